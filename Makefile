@@ -1,0 +1,75 @@
+# Two commands: `make book` builds the site, `make test` checks everything. `make help` lists the rest.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# One thread per process: the last digits of a sum then don't depend on the number of cores.
+export OMP_NUM_THREADS := 1
+
+# The stamp's name holds a checksum of the files that define the environment, so that
+# a second run installs nothing and a changed pin installs again, whatever the file times say.
+ENVIRONMENT_FILES := requirements.txt constraints.txt pyproject.toml
+INSTALLED := $(VENV)/.installed-$(shell cat $(ENVIRONMENT_FILES) | cksum | cut -d ' ' -f 1)
+
+.PHONY: help book test lab notebooks results environment frontend site browser lint clean distclean
+
+help:
+	@echo "make book       build the site into _build/html"
+	@echo "make test       lint, unit tests, re-execution of every notebook, browser tests of the built site"
+	@echo "make lab        open the notebooks in JupyterLab"
+	@echo "make notebooks  execute every notebook again, in place"
+	@echo "make results    make the precomputed results in helpers/data again (about 45 minutes)"
+	@echo "make clean      remove the built site;  make distclean  remove the environment too"
+
+book: site
+	@echo
+	@echo "The book is at $(CURDIR)/_build/html/index.html"
+
+test: lint site browser
+	$(BIN)/python -m pytest -n 2 --dist loadscope \
+	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
+	  tests notebooks book/index.ipynb
+
+lint: environment
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+lab: environment
+	$(BIN)/jupyter trust notebooks/*.ipynb book/index.ipynb
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks
+
+notebooks: environment
+	$(BIN)/python tools/run_notebooks.py
+
+results: environment
+	$(BIN)/python -m helpers.training --all
+
+# From nothing each time: Sphinx reports a page's warnings only when it reads that page again.
+site: environment frontend
+	rm -rf _build
+	$(BIN)/jupyter-book build -W -n --keep-going --quiet .
+
+frontend: environment
+	$(BIN)/python tools/vendor_frontend.py
+
+browser: environment
+	$(BIN)/python tools/ensure_browser.py
+
+environment: $(INSTALLED)
+
+$(INSTALLED): $(ENVIRONMENT_FILES)
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; say which one with make PYTHON=...")'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
+	rm -f $(VENV)/.installed-*
+	touch $@
+
+clean:
+	rm -rf _build book/_extra
+
+distclean: clean
+	rm -rf $(VENV) *.egg-info

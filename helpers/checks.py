@@ -1,0 +1,60 @@
+"""Checks of arguments, shared by every public function.
+
+Each check names the argument, says what came and what is allowed, and hands the argument back.
+"""
+
+from numbers import Integral, Real
+
+import torch
+from torch import Tensor
+
+
+def real_tensor(value: object, name: str, *, least_dims: int = 1) -> Tensor:
+    """Return ``value`` if it is a finite, non-empty float32 or float64 tensor.
+
+    Raises TypeError for anything but a real floating tensor, ValueError for too few
+    dimensions, an empty tensor, or a NaN or infinite entry.
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{name} must be a torch.Tensor, not {type(value).__name__}")
+    if value.dtype not in (torch.float32, torch.float64):
+        raise TypeError(f"{name} must have dtype float32 or float64, not {value.dtype}")
+    if value.ndim < least_dims:
+        raise ValueError(
+            f"{name} must have at least {least_dims} dimensions, but its shape is {tuple(value.shape)}"
+        )
+    if value.numel() == 0:
+        raise ValueError(f"{name} must not be empty, but its shape is {tuple(value.shape)}")
+    bad = int((~torch.isfinite(value)).sum())
+    if bad:
+        raise ValueError(
+            f"{name} must be finite, but {bad} of its {value.numel()} entries are NaN or infinite"
+        )
+    return value
+
+
+def integer(value: object, name: str, *, least: int, most: int | None = None) -> int:
+    """Return ``value`` as an int if it is a whole number in ``least .. most``.
+
+    Raises TypeError for anything but an integer (bool included), ValueError out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{name} must be an integer, not {value!r} ({type(value).__name__})")
+    if value < least or (most is not None and value > most):
+        allowed = f"at least {least}" if most is None else f"between {least} and {most}"
+        raise ValueError(f"{name} must be {allowed}, not {value}")
+    return int(value)
+
+
+def real_number(value: object, name: str, *, above: float, most: float = float("inf")) -> float:
+    """Return ``value`` as a float if ``above < value <= most`` and it is finite.
+
+    Raises TypeError for anything but a real number, ValueError out of range.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real):
+        raise TypeError(f"{name} must be a real number, not {value!r} ({type(value).__name__})")
+    number = float(value)
+    if not (above < number <= most) or number == float("inf"):
+        allowed = f"above {above:g}" + (f" and at most {most:g}" if most < float("inf") else "")
+        raise ValueError(f"{name} must be finite and {allowed}, not {number:g}")
+    return number

@@ -1,0 +1,67 @@
+"""Automatic checks of exercises: a message that helps, never an exception."""
+
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Feedback:
+    """Whether an answer passed, and what to tell its author."""
+
+    passed: bool
+    message: str
+
+    def _repr_html_(self) -> str:
+        state = "passed" if self.passed else "open"
+        return f'<div class="af-feedback af-{state}">{html.escape(self.message)}</div>'
+
+    def __repr__(self) -> str:
+        return self.message
+
+
+def check(
+    answer: Callable[..., object],
+    cases: Sequence[tuple[tuple[object, ...], object]],
+    *,
+    hint: str,
+    tolerance: float = 1e-8,
+) -> Feedback:
+    """Call ``answer`` on each case ``(arguments, expected)`` and compare within ``tolerance``.
+
+    The comparison is absolute, entry by entry; expected tensors also fix the shape. An answer
+    that raises, returns None, has the wrong shape or the wrong value gets a message that says
+    which case failed, what was expected, and ``hint``.
+    """
+    for number, (arguments, expected) in enumerate(cases, start=1):
+        try:
+            got = answer(*arguments)
+        except Exception as error:  # whatever a reader writes must not stop the notebook
+            return Feedback(False, f"Not yet: case {number} raised {type(error).__name__}: {error}. {hint}")
+        problem = _difference(got, expected, tolerance)
+        if problem:
+            return Feedback(False, f"Not yet: in case {number} {problem}. {hint}")
+    return Feedback(True, f"Correct: all {len(cases)} cases agree within {tolerance:g}.")
+
+
+def _difference(got: object, expected: object, tolerance: float) -> str | None:
+    if got is None or got is ...:
+        return "the function returned nothing; replace the dots by your answer"
+    try:
+        got = torch.as_tensor(got, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError):
+        return f"the function returned a {type(got).__name__}, which is no number or tensor"
+    expected = torch.as_tensor(expected, dtype=torch.float64)
+    if got.shape != expected.shape:
+        return f"the shape is {tuple(got.shape)}, expected {tuple(expected.shape)}"
+    error = float((got - expected).abs().max())
+    if not error <= tolerance:
+        return f"the answer is off by {error:.3g}{_values(got, expected)}"
+    return None
+
+
+def _values(got: Tensor, expected: Tensor) -> str:
+    return f" ({float(got):.6g}, expected {float(expected):.6g})" if got.ndim == 0 else ""

@@ -1,0 +1,203 @@
+"""One house style: small panels, fixed colour meanings, inline SVG that follows the page.
+
+A figure is one panel or several. Each panel is a small SVG of its own, so that panels stand side
+by side on a desk and one below the other on a phone. Ink is ``currentColor``: axes and text turn
+light in dark mode, data colours and heat maps stay what they are.
+"""
+
+import base64
+import html
+import io
+import re
+from collections.abc import Sequence
+
+import matplotlib
+import numpy as np
+import torch
+from IPython.display import HTML, display
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from PIL import Image
+from torch import Tensor
+
+# What a colour means, in every chapter. All reach a contrast of 3:1 on white and on near-black
+# and stay apart under the common colour-vision deficiencies; lines differ in dash as well.
+COLOURS = {
+    "trained": "#2a7fc9",
+    "null": "#c8641e",
+    "baseline": "#8a8a8a",
+    "repaired": "#16946a",
+    "alternative": "#b268b8",
+}
+DASHES = {"trained": "-", "null": "--", "baseline": ":", "repaired": "-.", "alternative": (0, (5, 1))}
+INK = "#010203"  # replaced by currentColor on the way out; no data colour may be this one
+HEAT_COLOURS = 64
+
+matplotlib.rcParams.update(
+    {
+        "svg.fonttype": "none",
+        "font.size": 9,
+        "axes.titlesize": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.linewidth": 0.6,
+        "axes.unicode_minus": True,
+        "lines.linewidth": 1.6,
+        "legend.frameon": False,
+        "legend.fontsize": 8,
+        "image.interpolation": "none",
+        **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), INK),
+        **dict.fromkeys(("axes.titlecolor", "xtick.color", "ytick.color"), INK),
+    }
+)
+
+
+def panel(
+    title: str, x_label: str = "", y_label: str = "", *, size: tuple[float, float] = (3.4, 2.8)
+) -> Axes:
+    """A new panel of ``size`` inches with its labels; its figure is ``.figure``.
+
+    The axes sit at a fixed place, so that panels align and do not jump between two states.
+    """
+    axes = Figure(figsize=size).add_axes((0.18, 0.17, 0.79, 0.73))
+    axes.set(title=title, xlabel=x_label, ylabel=y_label)
+    return axes
+
+
+def line(axes: Axes, x: object, y: object, meaning: str, label: str | None = None, **style: object) -> None:
+    """Draw y over x in the colour and dash that ``meaning`` (a key of COLOURS) has everywhere."""
+    axes.plot(x, y, **{"color": COLOURS[meaning], "linestyle": DASHES[meaning], "label": label, **style})
+
+
+def logarithmic(axes: Axes, which: str = "y") -> None:
+    """Log axis (``which`` is "x", "y" or "xy") with plain-text powers, which every font can set."""
+    for name in which:
+        axis = {"x": axes.xaxis, "y": axes.yaxis}[name]
+        {"x": axes.set_xscale, "y": axes.set_yscale}[name]("log")
+        axis.set_major_locator(LogLocator(numticks=6))
+        axis.set_minor_locator(NullLocator())
+        axis.set_major_formatter(FuncFormatter(lambda value, _: power_of_ten(value)))
+
+
+def power_of_ten(value: float) -> str:
+    """10⁻³ for 0.001; 0.01 … 1000 are written out."""
+    exponent = round(np.log10(value))
+    if -2 <= exponent <= 3:
+        return f"{value:g}"
+    return "10" + str(exponent).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def heatmap(
+    title: str,
+    matrix: Float[Tensor, "m n"],
+    *,
+    x_label: str = "key j",
+    y_label: str = "query i",
+    low: float,
+    high: float,
+    log: bool = False,
+    diverging: bool = False,
+) -> Axes:
+    """Panel with a matrix in true colours, clipped to ``low … high``, and its colour bar."""
+    axes = panel(title, x_label, y_label)
+    norm = LogNorm(low, high, clip=True) if log else Normalize(low, high, clip=True)
+    colours = matplotlib.colormaps["RdBu_r" if diverging else "viridis"].resampled(HEAT_COLOURS)
+    image = axes.imshow(matrix.detach().cpu().numpy(), norm=norm, cmap=colours)
+    axes.set_position((0.15, 0.17, 0.6, 0.73))
+    bar = axes.figure.colorbar(image, cax=axes.figure.add_axes((0.8, 0.22, 0.035, 0.63)))
+    bar.outline.set_visible(False)
+    if log:
+        logarithmic(bar.ax)
+    axes.spines[:].set_visible(False)
+    return axes
+
+
+def figure_html(panels: Axes | Sequence[Axes], alt: str, caption: str = "") -> str:
+    """``<figure>`` with the panels as inline SVG, the text alternative ``alt`` and a caption.
+
+    Raises ValueError for an empty ``alt`` or no panel.
+    """
+    panels = [panels] if isinstance(panels, Axes) else list(panels)
+    if not panels or not all(isinstance(axes, Axes) for axes in panels):
+        raise ValueError(f"panels must be one matplotlib Axes or several, not {panels!r}")
+    if not isinstance(alt, str) or not alt.strip():
+        raise ValueError("alt must describe what the figure shows, but it is empty")
+    # The alternative text salts the element ids: two states on one page never share one.
+    drawings = "".join(_svg(axes.figure, salt=f"{alt}{i}") for i, axes in enumerate(panels))
+    below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
+    return (
+        f'<figure class="af-figure"><div class="af-panels" role="img" aria-label="{html.escape(alt)}">'
+        f"{drawings}</div>{below}</figure>"
+    )
+
+
+def show(panels: Axes | Sequence[Axes], alt: str, caption: str = "") -> None:
+    """Display panels as one figure (see :func:`figure_html`)."""
+    display(HTML(figure_html(panels, alt, caption)))
+
+
+def show_table(
+    header: Sequence[str], rows: Sequence[Sequence[object]], caption: str, *, row_headers: bool = True
+) -> None:
+    """Display a table; the first cell of a row is its header. Numbers come formatted."""
+    head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
+    body = ""
+    for row in rows:
+        cells = [html.escape(str(cell)) for cell in row]
+        first = f'<th scope="row">{cells[0]}</th>' if row_headers else f"<td>{cells[0]}</td>"
+        body += f"<tr>{first}{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>"
+    display(
+        HTML(
+            f'<div class="af-table" tabindex="0"><table><caption>{html.escape(caption)}</caption>'
+            f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+        )
+    )
+
+
+def _svg(figure: Figure, salt: str) -> str:
+    """Inline SVG without size, date or machine: the same data give the same bytes."""
+    buffer = io.StringIO()
+    with matplotlib.rc_context({"svg.hashsalt": salt}):
+        metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+        figure.savefig(buffer, format="svg", transparent=True, metadata=metadata)
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :]
+    # Style sheets would reach the whole page; group names would repeat on it.
+    text = re.sub(r"<!--.*?-->|<metadata>.*?</metadata>|<style.*?</style>", "", text, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)
+    text = re.sub(r'data:image/png;base64,([^"]+)', _palette_png, text)
+    # A hundredth of a point is below what a screen shows, and above the last digits of a sum.
+    text = re.sub(r' (d|x|y)="([^"]*)"', _round_numbers, text)
+    width, height = figure.get_size_inches() * 72
+    opening = f'<svg viewBox="0 0 {width:g} {height:g}" aria-hidden="true" xmlns:xlink='
+    text = re.sub(r"<svg [^>]*?xmlns:xlink=", opening, text, count=1, flags=re.DOTALL)
+    text = re.sub(r"(<svg[^>]*?xlink\")[^>]*>", r"\1>", text, count=1, flags=re.DOTALL)
+    return re.sub(r"\s*\n\s*", " ", text.replace(INK, "currentColor"))
+
+
+def _round_numbers(match: re.Match[str]) -> str:
+    def shorten(number: re.Match[str]) -> str:
+        return f"{float(number[0]):.2f}".rstrip("0").rstrip(".").replace("-0", "0") or "0"
+
+    return f' {match[1]}="' + re.sub(r"-?\d+\.\d+", shorten, match[2]) + '"'
+
+
+def _palette_png(match: re.Match[str]) -> str:
+    """The same picture with a palette in place of four channels: a fifth of the bytes."""
+    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(match[1]))).convert("RGB"))
+    colours, index = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
+    if len(colours) > 256:
+        return match[0]
+    image = Image.fromarray(index.reshape(pixels.shape[:2]).astype(np.uint8), mode="P")
+    image.putpalette(colours.astype(np.uint8).tobytes())
+    buffer = io.BytesIO()
+    image.save(buffer, format="png", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def as_list(values: Tensor) -> list[float]:
+    """A tensor's entries for plotting."""
+    return torch.as_tensor(values).detach().cpu().tolist()

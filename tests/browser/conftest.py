@@ -1,0 +1,121 @@
+"""A real browser over the built site, with the network cut: what is not the site's is refused and counted."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from playwright.sync_api import Browser, ConsoleMessage, Page, Route, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "tools"))
+import ensure_browser  # noqa: E402
+
+# Another folder can be named, to try the tests on a copy that was broken on purpose.
+SITE = Path(os.environ.get("BOOK_SITE", ROOT / "_build" / "html"))
+# Pages come from the table of contents and not from the folder: a page that was not built is an error.
+TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
+CHAPTERS = [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
+DOCUMENTS = [TOC["root"], *CHAPTERS]
+NOTEBOOKS = [name for name in DOCUMENTS if (ROOT / f"{name}.ipynb").exists()]
+PAGES = ["index", *DOCUMENTS, "search", "genindex"]
+
+# Until this holds, a page is still being drawn: a widget's view comes before the script that asks for it.
+SETTLED = """async () => {
+  const views = document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]');
+  for (const view of views) {
+    if (!view.previousElementSibling?.matches('.widget-subarea:not(:empty)')) return false;
+  }
+  if (window.MathJax?.startup) await MathJax.startup.promise;
+  return document.readyState === 'complete';
+}"""
+
+
+@dataclass
+class Visit:
+    """One open page, and everything that went wrong on it."""
+
+    page: Page
+    base: str
+    problems: list[str] = field(default_factory=list)
+
+    @property
+    def served(self) -> bool:
+        return self.base.startswith("http")
+
+    def open(self, name: str, query: str = "") -> Page:
+        self.page.goto(f"{self.base}/{name}.html{query}")
+        self.page.wait_for_function(SETTLED, timeout=20_000)
+        return self.page
+
+    def guard(self, route: Route) -> None:
+        url = route.request.url
+        if url.startswith((f"{self.base}/", "data:", "blob:")):
+            route.continue_()
+        else:
+            self.problems.append(f"request off the site: {url}")
+            route.abort()
+
+    def listen(self) -> None:
+        self.page.route("**/*", self.guard)
+        self.page.on("pageerror", lambda error: self.problems.append(f"page error: {error}"))
+        self.page.on("console", self.heard)
+
+    def heard(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.problems.append(f"console error: {message.text}")
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *arguments: Any) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def site() -> Path:
+    assert (SITE / "index.html").exists(), f"{SITE} has no index.html: run `make book` first"
+    return SITE
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    path = ensure_browser.ensure()
+    with sync_playwright() as playwright:
+        # Chromium refuses its sandbox to root, which is who runs in containers.
+        sandbox = [] if os.name == "nt" or os.geteuid() else ["--no-sandbox"]
+        browser = playwright.chromium.launch(executable_path=path, args=sandbox)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def server(site: Path) -> Iterator[str]:
+    """The address of a local server of the site."""
+    handler = partial(QuietHandler, directory=str(site))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
+
+
+@pytest.fixture
+def visit(
+    browser: Browser, server: str, site: Path, request: pytest.FixtureRequest
+) -> Iterator[Visit]:
+    """A fresh page on the served site, or on its files where the test asks for ``file``."""
+    scheme = getattr(request, "param", "http")
+    base = server if scheme == "http" else site.resolve().as_uri()
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    visit = Visit(context.new_page(), base)
+    visit.listen()
+    yield visit
+    context.close()

@@ -1,0 +1,175 @@
+"""The rules that every notebook of the book keeps. nbval re-executes them; this looks at what is committed."""
+
+import json
+import re
+import statistics
+from collections import Counter
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from helpers import claims
+
+ROOT = Path(__file__).parents[1]
+CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+NOTEBOOKS = [*CHAPTERS, ROOT / "book" / "index.ipynb"]
+PAGES = [*NOTEBOOKS, *(ROOT / "book").glob("*.md")]
+GLUE = "application/papermill.record/text/plain"
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+# Numbers that prose may state: definitions of this book, and figures quoted from a cited work or a note.
+# Whatever the book measures is glued.
+STATED = {"99 %", "10 %", "93.3 %", "70.6", "0.127", "1.1", "1.2", "1.3"}
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def code_cells(path):
+    return [cell for cell in read(path).cells if cell.cell_type == "code"]
+
+
+def outputs(path):
+    return [(cell, output) for cell in code_cells(path) for output in cell.outputs]
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def glued(path):
+    """Names bound in a notebook's outputs."""
+    return [out.metadata.scrapbook.name for _, out in outputs(path) if GLUE in out.get("data", {})]
+
+
+def prose(path):
+    """Markdown without code, mathematics, roles and link targets."""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".ipynb":
+        text = "\n\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    text = re.sub(r"```.*?```|\$\$.*?\$\$", " ", text, flags=re.DOTALL)
+    return re.sub(r"\{[a-z:]+\}`[^`]*`|`[^`]*`|\$[^$]*\$|\]\([^)]*\)", " ", text)
+
+
+def test_there_are_notebooks():
+    assert [path.stem for path in CHAPTERS] == ["01_attention_spectrum"]
+
+
+@each_notebook
+def test_cells_are_small(path):
+    lengths = [sum(bool(line.strip()) for line in cell.source.splitlines()) for cell in code_cells(path)]
+    assert statistics.median(lengths) <= 4
+    assert max(lengths) <= 12
+
+
+@each_notebook
+def test_it_ran_once_from_top_to_bottom(path):
+    counts = [cell.execution_count for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@each_notebook
+def test_nothing_is_hidden_from_nbval(path):
+    for cell in code_cells(path):
+        assert not any(tag.startswith("nbval") or tag == "raises-exception" for tag in tags(cell)), cell.id
+        assert not re.search(r"NBVAL_|PYTEST_VALIDATE", cell.source), cell.id
+    for cell, output in outputs(path):
+        assert output.output_type != "error", cell.id
+        assert output.get("name") != "stderr", cell.id
+        assert "image/png" not in output.get("data", {}), f"{cell.id}: nbval skips PNG; show SVG"
+
+
+@each_notebook
+def test_no_pickle_no_global_seed_no_bare_random(path):
+    source = "\n".join(cell.source for cell in code_cells(path))
+    assert not re.search(r"torch\.load\(|pickle|manual_seed\(\)|torch\.manual_seed|np\.random", source)
+    for call in re.findall(r"torch\.(?:rand|randn|randperm|randint)\([^\n]*", source):
+        assert "generator=" in call, call
+
+
+@each_notebook
+def test_every_widget_that_is_shown_is_saved(path):
+    notebook = read(path)
+    states = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+    for cell, output in outputs(path):
+        if VIEW in output.get("data", {}):
+            assert output.data[VIEW]["model_id"] in states, cell.id
+            assert output.data["text/plain"].count("\n") > 0, f"{cell.id}: no list of states for nbval"
+
+
+@each_notebook
+def test_no_cell_runs_on_the_answer_of_an_exercise(path):
+    cells = code_cells(path)
+    for position, cell in enumerate(cells):
+        for name in re.findall(r"^def (my_\w+)", cell.source, re.MULTILINE):
+            users = [c.id for c in cells[position + 1 :] if name in c.source and "exercises.check(" not in c.source]
+            assert not users, f"{name} is used in {users}"
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_exercises_have_a_stub_that_fails_and_a_solution_that_passes(path):
+    cells = code_cells(path)
+    stubs = [cell for cell in cells if "exercise" in tags(cell)]
+    solutions = [cell for cell in cells if "solution" in tags(cell)]
+    assert len(stubs) >= 3
+    assert len(stubs) == len(solutions)
+    for stub, solution in zip(stubs, solutions, strict=True):
+        (name,) = re.findall(r"^def (my_\w+)", stub.source, re.MULTILINE)
+        assert stub.source.rstrip().endswith("...")
+        (check,) = [cell for cell in cells if f"{name}" in cell.source and "exercises.check(" in cell.source]
+        assert "af-open" in check.outputs[0].data["text/html"], f"{name}: the unsolved stub passes its check"
+        assert "af-passed" in solution.outputs[0].data["text/html"], f"{name}: the solution fails"
+        assert "hide-cell" in tags(solution)
+
+
+def judged(path):
+    return [id_ for cell in code_cells(path) for id_ in re.findall(r'claims\.judge\(\s*"(\w+)"', cell.source)]
+
+
+def test_every_tested_claim_has_one_cell_and_every_cell_its_claim():
+    found = {path: judged(path) for path in CHAPTERS}
+    counts = Counter(id_ for ids in found.values() for id_ in ids)
+    tested = {claim.id for claim in claims.ledger().values() if claim.verdict != claims.UNTESTED}
+    assert set(counts) == tested
+    assert set(counts.values()) == {1}
+    for path, ids in found.items():
+        assert {claims.ledger()[id_].chapter for id_ in ids} == {int(path.stem[:2])}
+
+
+def test_every_card_shows_what_the_ledger_says():
+    shown = {}
+    for path in CHAPTERS:
+        for _, output in outputs(path):
+            for id_ in re.findall(r'id="claim-(\w+)"', output.get("data", {}).get("text/html", "")):
+                shown[id_] = output.data["text/html"]
+    for claim in claims.ledger().values():
+        if claim.verdict != claims.UNTESTED:
+            assert f"{claims.SYMBOLS[claim.verdict]} {claim.verdict}" in shown[claim.id]
+
+
+def test_names_are_bound_once_and_every_used_one_is_bound():
+    bound = Counter(name for path in NOTEBOOKS for name in glued(path))
+    assert {name for name, count in bound.items() if count > 1} == set()
+    for path in PAGES:
+        used = set(re.findall(r"\{glue:[a-z]+\}`([^`:]+)", path.read_text(encoding="utf-8")))
+        assert used <= set(bound) | {"name"}, path.name
+
+
+@pytest.mark.parametrize("path", [*CHAPTERS, ROOT / "book" / "index.ipynb"], ids=lambda path: path.stem)
+def test_no_measured_number_is_typed_into_prose(path):
+    numbers = re.findall(r"\d+\.\d+(?: ?%)?|\d+ ?%", prose(path))
+    assert [number for number in numbers if number not in STATED] == []
+
+
+@each_notebook
+def test_the_file_is_normalised(path):
+    text = path.read_text(encoding="utf-8")
+    notebook = json.loads(text)
+    assert set(notebook["metadata"]) <= {"kernelspec", "language_info", "widgets"}
+    assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
+    assert all("execution" not in cell["metadata"] for cell in notebook["cells"])
+    assert not re.search(r"/(?:home|root|Users|tmp|work)/\w", text)

@@ -1,0 +1,102 @@
+"""Execute notebooks again, in place, each from a fresh kernel, and keep the state of their widgets.
+
+What would only make noise in a diff is normalised: the random ids of widgets, timings, the Python
+version, the kernel's machine-dependent metadata.  Running it twice gives the same bytes, as long
+as the cells themselves do.
+
+    python tools/run_notebooks.py                     all chapters and the landing page
+    python tools/run_notebooks.py notebooks/01_*.ipynb    only these
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).resolve().parent.parent
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+CELL_TIMEOUT = 600  # seconds
+
+
+def all_notebooks() -> list[Path]:
+    return [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "book" / "index.ipynb"]
+
+
+def execute(notebook: NotebookNode, folder: Path) -> None:
+    """Run every cell in a fresh kernel that works in ``folder``; outputs go into ``notebook``."""
+    notebook.metadata.pop("widgets", None)
+    NotebookClient(
+        notebook,
+        timeout=CELL_TIMEOUT,
+        kernel_name="python3",
+        resources={"metadata": {"path": str(folder)}},
+        store_widget_state=True,
+        record_timing=False,
+        coalesce_streams=True,  # how a print is cut into messages depends on the moment
+    ).execute()
+
+
+def normalise(notebook: NotebookNode, name: str) -> NotebookNode:
+    """The same notebook without what differs from run to run; ``name`` goes into the widget ids."""
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)
+        cell.metadata.pop("trusted", None)
+    widgets = notebook.metadata.get("widgets")
+    notebook.metadata = NotebookNode(
+        {
+            key: value
+            for key, value in notebook.metadata.items()
+            if key not in ("widgets", "signature")
+        }
+    )
+    notebook.metadata.kernelspec = NotebookNode(
+        name="python3", display_name="Python 3", language="python"
+    )
+    notebook.metadata.language_info = NotebookNode(name="python", pygments_lexer="ipython3")
+    if not widgets or not widgets[WIDGET_STATE]["state"]:
+        return notebook
+    notebook.metadata.widgets = widgets
+    text = json.dumps(notebook)
+    prefix = hashlib.sha256(name.encode()).hexdigest()[:8]
+    # Models are listed in the order in which the cells made them, which is the same every time.
+    for index, old in enumerate(widgets[WIDGET_STATE]["state"]):
+        text = text.replace(old, f"{prefix}{index:024x}")
+    return nbformat.from_dict(json.loads(text))
+
+
+def run(path: Path) -> None:
+    notebook = nbformat.read(path, as_version=4)
+    execute(notebook, path.parent)
+    notebook = normalise(notebook, path.stem)
+    nbformat.validate(notebook)
+    unfinished = path.with_suffix(".ipynb.part")
+    nbformat.write(notebook, unfinished)
+    unfinished.replace(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("notebooks", nargs="*", type=Path, help="default: all of them")
+    paths = parser.parse_args().notebooks or all_notebooks()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    for path in paths:
+        started = time.perf_counter()
+        try:
+            run(path)
+        except CellExecutionError as error:
+            sys.exit(f"{path}: {error}")
+        print(f"{path}: executed in {time.perf_counter() - started:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
