@@ -22,7 +22,7 @@ help:
 	@echo "make test       lint, unit tests, re-execution of every notebook, browser tests of the built site"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute every notebook again, in place"
-	@echo "make results    make the precomputed results in helpers/data again (about 45 minutes)"
+	@echo "make results    make the precomputed results in helpers/data again (about an hour)"
 	@echo "make clean      remove the built site;  make distclean  remove the environment too"
 
 book: site
@@ -46,6 +46,7 @@ notebooks: environment
 	$(BIN)/python tools/run_notebooks.py
 
 results: environment
+	$(BIN)/python -m helpers.survey
 	$(BIN)/python -m helpers.training --all
 
 # From nothing each time: Sphinx reports a page's warnings only when it reads that page again.

@@ -34,7 +34,9 @@ def attention_weights(
             f"{tuple(queries.shape)} and keys are {tuple(keys.shape)}"
         )
     if queries.dtype != keys.dtype:
-        raise TypeError(f"queries and keys must share a dtype, not {queries.dtype} and {keys.dtype}")
+        raise TypeError(
+            f"queries and keys must share a dtype, not {queries.dtype} and {keys.dtype}"
+        )
     if scale is None:
         scale = 1 / math.sqrt(queries.shape[-1])
     scale = real_number(scale, "scale", above=0)

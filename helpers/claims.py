@@ -51,13 +51,19 @@ class Claim:
     def __post_init__(self) -> None:
         for name, allowed in (("note", NOTES), ("kind", KINDS), ("verdict", VERDICTS)):
             if getattr(self, name) not in allowed:
-                raise ValueError(f"{self.id}: {name} must be one of {allowed}, not {getattr(self, name)!r}")
+                raise ValueError(
+                    f"{self.id}: {name} must be one of {allowed}, not {getattr(self, name)!r}"
+                )
         tested = self.verdict != UNTESTED
         for name in ("measure", "reference", "tolerance", "format", "finding"):
             if (getattr(self, name) is not None) != tested:
-                raise ValueError(f"{self.id}: {name} must be given exactly when the claim is tested")
+                raise ValueError(
+                    f"{self.id}: {name} must be given exactly when the claim is tested"
+                )
         if (self.holds_if is not None) != (self.verdict in (*PASSING, "fails")):
-            raise ValueError(f"{self.id}: holds_if must be given exactly when the verdict is yes or no")
+            raise ValueError(
+                f"{self.id}: holds_if must be given exactly when the verdict is yes or no"
+            )
         if tested and not (isinstance(self.tolerance, int | float) and self.tolerance >= 0):
             raise ValueError(f"{self.id}: tolerance must be a number ≥ 0, not {self.tolerance!r}")
         if self.holds_if is not None and self.passes(self.reference) != (self.verdict in PASSING):
@@ -104,7 +110,9 @@ def judge(id_: str, measured: Tensor | float) -> None:
             f"{id_}: measured {value:.6g}, rule {claim.holds_if}: not the ledger's verdict {claim.verdict!r}"
         )
     if abs(value - claim.reference) > claim.tolerance:
-        raise ClaimError(f"{id_}: measured {value:.6g}, ledger {claim.reference:g} ± {claim.tolerance:g}")
+        raise ClaimError(
+            f"{id_}: measured {value:.6g}, ledger {claim.reference:g} ± {claim.tolerance:g}"
+        )
     bind(id_, value, claim.format)
     number = format(value, claim.format)
     if isinstance(measured, Tensor) and measured.numel() > 1:
@@ -115,7 +123,11 @@ def judge(id_: str, measured: Tensor | float) -> None:
 
 def card(claim: Claim, number: str) -> str:
     """The verdict as a small HTML card, with the id that the ledger page links to."""
-    rule = f", holds if {claim.holds_if}".replace("<=", "≤").replace(">=", "≥") if claim.holds_if else ""
+    rule = (
+        f", holds if {claim.holds_if}".replace("<=", "≤").replace(">=", "≥")
+        if claim.holds_if
+        else ""
+    )
     lines = (
         f"<strong>{claim.id} {SYMBOLS[claim.verdict]} {claim.verdict}</strong>",
         f"<span>{_plain(claim.claim)}</span>",

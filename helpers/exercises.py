@@ -40,7 +40,9 @@ def check(
         try:
             got = answer(*arguments)
         except Exception as error:  # whatever a reader writes must not stop the notebook
-            return Feedback(False, f"Not yet: case {number} raised {type(error).__name__}: {error}. {hint}")
+            return Feedback(
+                False, f"Not yet: case {number} raised {type(error).__name__}: {error}. {hint}"
+            )
         problem = _difference(got, expected, tolerance)
         if problem:
             return Feedback(False, f"Not yet: in case {number} {problem}. {hint}")

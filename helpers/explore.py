@@ -49,7 +49,9 @@ def explore(draw: Draw, /, **parameters: Sequence[object]) -> Explorer:
             raise ValueError(f"{name} must have at least one value and none twice, not {labels}")
         states *= len(labels)
     if states > MOST_STATES:
-        raise ValueError(f"parameters give {states} states, but a page carries {MOST_STATES} at most")
+        raise ValueError(
+            f"parameters give {states} states, but a page carries {MOST_STATES} at most"
+        )
 
     sliders = {
         name: widgets.SelectionSlider(
@@ -84,7 +86,9 @@ def explore(draw: Draw, /, **parameters: Sequence[object]) -> Explorer:
 def _drawn(draw: Draw, point: dict[str, object]) -> tuple[Axes | Sequence[Axes], str]:
     result = draw(**point)
     if not isinstance(result, tuple) or len(result) != 2:
-        raise TypeError(f"draw must return (panels, alt text), but at {point} it returned {result!r}")
+        raise TypeError(
+            f"draw must return (panels, alt text), but at {point} it returned {result!r}"
+        )
     return result
 
 

@@ -118,12 +118,11 @@ def minilm_tokens(
     """Token ids as MiniLM sees them: [CLS], the word pieces of ``text``, [SEP].
 
     ``text`` is a string, or the word-piece ids themselves without [CLS] and [SEP].
-    ``max_length`` (2 … 512) cuts the pieces so that exactly n = ``max_length`` tokens remain,
-    the last one being [SEP]; None means the whole text.
+    ``max_length`` (2 … 512) is the most tokens to keep, as in ``transformers``: a longer text is
+    cut, the last token being [SEP] again; a shorter one stays as it is. None means the whole text.
 
-    Raises TypeError for anything else, ValueError for an empty text, for one that has fewer than
-    ``max_length`` tokens (a measurement at n must not silently be one at a smaller n), and, if
-    ``max_length`` is None, for one longer than the model's window of 512.
+    Raises TypeError for anything else, ValueError for an empty text and, if ``max_length`` is
+    None, for a text longer than the model's window of 512.
     """
     pieces = _word_pieces(text, folder or minilm_folder())
     if max_length is not None:
@@ -135,10 +134,6 @@ def minilm_tokens(
         raise ValueError(
             f"text is longer than the model's window: {length} tokens, at most {MINILM_WINDOW} "
             "are allowed; pass max_length to cut it"
-        )
-    if max_length is not None and length < max_length:
-        raise ValueError(
-            f"text must have at least max_length = {max_length} tokens, but has {length}"
         )
     kept = pieces[: (max_length or length) - 2]
     tokenizer = _tokenizer(folder or minilm_folder())

@@ -55,5 +55,7 @@ def shuffle_within_rows(
         # Masked places sort last, so the allowed ones fill the front of the row.
         mask = causal_mask(weights.shape[-1], device=weights.device)
         order = order.masked_fill(~mask, 2.0)
-        order = torch.where(mask, order, 2.0 + torch.arange(weights.shape[-1], device=weights.device))
+        order = torch.where(
+            mask, order, 2.0 + torch.arange(weights.shape[-1], device=weights.device)
+        )
     return weights.gather(-1, order.argsort(-1))

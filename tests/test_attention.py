@@ -17,19 +17,30 @@ def gaussian(*shape, seed=0):
 
 @pytest.mark.parametrize("masked", [False, True])
 def test_output_is_torchs(masked):
-    queries, keys, values = gaussian(2, 3, 6, 4), gaussian(2, 3, 6, 4, seed=1), gaussian(2, 3, 6, 5, seed=2)
+    queries, keys, values = (
+        gaussian(2, 3, 6, 4),
+        gaussian(2, 3, 6, 4, seed=1),
+        gaussian(2, 3, 6, 5, seed=2),
+    )
     mask = causal_mask(6) if masked else None
     expected = scaled_dot_product_attention(queries, keys, values, attn_mask=mask)
-    torch.testing.assert_close(attention(queries, keys, values, mask=mask), expected, atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        attention(queries, keys, values, mask=mask), expected, atol=1e-12, rtol=0
+    )
 
 
 def test_weights_by_hand():
-    queries, keys = torch.tensor([[1.0, 1.0]], dtype=F64), torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=F64)
+    queries, keys = (
+        torch.tensor([[1.0, 1.0]], dtype=F64),
+        torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=F64),
+    )
     odds = torch.tensor(2 / 2**0.5, dtype=F64).exp()  # the logit is q·k/√d = 2/√2
     expected = torch.stack([1 / (1 + odds), odds / (1 + odds)])[None]
     torch.testing.assert_close(attention_weights(queries, keys), expected, atol=1e-15, rtol=0)
     unscaled = torch.tensor([0.0, 2.0], dtype=F64).softmax(0)[None]
-    torch.testing.assert_close(attention_weights(queries, keys, scale=1.0), unscaled, atol=1e-15, rtol=0)
+    torch.testing.assert_close(
+        attention_weights(queries, keys, scale=1.0), unscaled, atol=1e-15, rtol=0
+    )
 
 
 def test_rows_sum_to_one_and_extremes_do_not_overflow():
@@ -55,12 +66,16 @@ def test_mask_may_add_batch_dimensions():
     mask = torch.stack([causal_mask(4), torch.ones(4, 4, dtype=torch.bool)])
     weights = attention_weights(gaussian(4, 2), gaussian(4, 2, seed=1), mask=mask)
     assert weights.shape == (2, 4, 4)
-    torch.testing.assert_close(weights[1], attention_weights(gaussian(4, 2), gaussian(4, 2, seed=1)))
+    torch.testing.assert_close(
+        weights[1], attention_weights(gaussian(4, 2), gaussian(4, 2, seed=1))
+    )
 
 
 def test_gradients_flow():
     inputs = (gaussian(4, 3).requires_grad_(), gaussian(4, 3, seed=1).requires_grad_())
-    assert torch.autograd.gradcheck(lambda q, k: attention_weights(q, k, mask=causal_mask(4)), inputs)
+    assert torch.autograd.gradcheck(
+        lambda q, k: attention_weights(q, k, mask=causal_mask(4)), inputs
+    )
 
 
 def test_random_attention_is_seeded_and_leaves_the_global_state_alone():
@@ -74,7 +89,9 @@ def test_random_attention_is_seeded_and_leaves_the_global_state_alone():
 
 def test_temperature_divides_the_logits():
     warm, cold = (random_attention(6, 2, temperature=t, seed=1)[0].log() for t in (2.0, 1.0))
-    gaps = [logs - logs[:, :1] for logs in (warm, cold)]  # differences within a row forget the normaliser
+    gaps = [
+        logs - logs[:, :1] for logs in (warm, cold)
+    ]  # differences within a row forget the normaliser
     torch.testing.assert_close(2 * gaps[0], gaps[1], atol=1e-10, rtol=0)
 
 

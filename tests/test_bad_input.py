@@ -27,8 +27,6 @@ MATRICES = [
 ]
 
 
-
-
 @pytest.mark.parametrize(("bad", "error", "said"), MATRICES)
 @pytest.mark.parametrize(
     ("name", "call"),

@@ -53,8 +53,19 @@ def test_ink_follows_the_page_and_no_black_is_left():
     assert "<style" not in text
 
 
+def test_rounding_keeps_signs_and_labels():
+    rounded = figures._round_numbers(
+        figures.re.match(r' (d|x|y)="([^"]*)"', ' d="M -0.501 -0.001 L 12.3456 7"')
+    )
+    assert rounded == ' d="M -0.5 0 L 12.35 7"'
+    curve = figures.panel("0.123456", "x", "y")
+    assert "0.123456" in figures.figure_html(curve, "alt")
+
+
 def test_ids_of_two_figures_do_not_meet():
-    first, second = (set(re.findall(r'id="([^"]+)"', figures.figure_html(panels(), alt))) for alt in "ab")
+    first, second = (
+        set(re.findall(r'id="([^"]+)"', figures.figure_html(panels(), alt))) for alt in "ab"
+    )
     assert first
     assert not first & second
 
@@ -81,7 +92,9 @@ def test_alternative_text_is_needed_and_escaped():
         figures.figure_html([], "alt")
 
 
-@pytest.mark.parametrize(("value", "text"), [(1e-3, "10⁻³"), (0.01, "0.01"), (1000.0, "1000"), (1e12, "10¹²")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(1e-3, "10⁻³"), (0.01, "0.01"), (1000.0, "1000"), (1e12, "10¹²")]
+)
 def test_powers_of_ten_are_plain_text(value, text):
     assert figures.power_of_ten(value) == text
 
@@ -248,5 +261,9 @@ def test_a_malformed_entry_is_refused(change, said):
 
 
 def test_the_ledger_has_all_claims_of_the_three_notes():
-    wanted = [f"F{i:02}" for i in range(1, 33)] + [f"S{i:02}" for i in range(1, 15)] + [f"Q{i:02}" for i in range(1, 11)]
+    wanted = (
+        [f"F{i:02}" for i in range(1, 33)]
+        + [f"S{i:02}" for i in range(1, 15)]
+        + [f"Q{i:02}" for i in range(1, 11)]
+    )
     assert list(claims.ledger()) == wanted

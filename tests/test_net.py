@@ -37,18 +37,47 @@ def copy(tmp_path):
 
 def replace(path, old, new):
     text = path.read_text(encoding="utf-8")
-    assert text.count(old) >= 1, f"{old!r} is not in {path.name}: this test no longer tests anything"
+    assert text.count(old) >= 1, (
+        f"{old!r} is not in {path.name}: this test no longer tests anything"
+    )
     path.write_text(text.replace(old, new, 1), encoding="utf-8")
 
 
 def run_suite(folder):
     """Failed cells by number, running the copy's chapter with the copy's helpers."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", str(folder)]
-    command += ["--nbval", "--nbval-current-env", "--nbval-sanitize-with", "tests/nbval_sanitize.cfg", CHAPTER]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        "-c",
+        os.devnull,
+        "--rootdir",
+        str(folder),
+    ]
+    command += [
+        "--nbval",
+        "--nbval-current-env",
+        "--nbval-sanitize-with",
+        "tests/nbval_sanitize.cfg",
+        CHAPTER,
+    ]
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(
+        command,
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
     assert done.returncode in (0, 1), done.stdout + done.stderr
-    return {int(number) for number in re.findall(r"^FAILED .*::Cell (\d+)", done.stdout, re.MULTILINE)}
+    return {
+        int(number) for number in re.findall(r"^FAILED .*::Cell (\d+)", done.stdout, re.MULTILINE)
+    }
 
 
 def code_position(folder, cell_id):
@@ -74,7 +103,9 @@ def test_one_changed_digit_in_a_text_a_card_and_a_drawing(copy):
             mime, digit = changed[cell["id"]]
             data = next(out["data"] for out in cell["outputs"] if mime in out.get("data", {}))
             old = "".join(data[mime])
-            data[mime] = re.sub(digit, lambda m: m[0][:-1] + str((int(m[0][-1]) + 1) % 10), old, count=1)
+            data[mime] = re.sub(
+                digit, lambda m: m[0][:-1] + str((int(m[0][-1]) + 1) % 10), old, count=1
+            )
             assert sum(a != b for a, b in zip(old, data[mime], strict=True)) == 1
     (copy / CHAPTER).write_text(json.dumps(notebook), encoding="utf-8")
     assert run_suite(copy) == {code_position(copy, cell_id) for cell_id in changed}
@@ -83,7 +114,10 @@ def test_one_changed_digit_in_a_text_a_card_and_a_drawing(copy):
 def test_one_changed_verdict(copy):
     ledger = copy / "book" / "claims.yml"
     before, entry = ledger.read_text(encoding="utf-8").split("\nS09:", 1)
-    ledger.write_text(before + "\nS09:" + entry.replace("verdict: holds\n", "verdict: fails\n", 1), encoding="utf-8")
+    ledger.write_text(
+        before + "\nS09:" + entry.replace("verdict: holds\n", "verdict: fails\n", 1),
+        encoding="utf-8",
+    )
     assert code_position(copy, "ey-s09") in run_suite(copy)
 
 
@@ -98,7 +132,9 @@ def test_a_verdict_and_its_rule_changed_together(copy):
 
 
 def test_attention_without_its_scale(copy):
-    replace(copy / "helpers/attention.py", "scale = 1 / math.sqrt(queries.shape[-1])", "scale = 1.0")
+    replace(
+        copy / "helpers/attention.py", "scale = 1 / math.sqrt(queries.shape[-1])", "scale = 1.0"
+    )
     assert code_position(copy, "what-equal") in run_suite(copy)
 
 

@@ -61,7 +61,9 @@ def test_there_are_notebooks():
 
 @each_notebook
 def test_cells_are_small(path):
-    lengths = [sum(bool(line.strip()) for line in cell.source.splitlines()) for cell in code_cells(path)]
+    lengths = [
+        sum(bool(line.strip()) for line in cell.source.splitlines()) for cell in code_cells(path)
+    ]
     assert statistics.median(lengths) <= 4
     assert max(lengths) <= 12
 
@@ -75,7 +77,9 @@ def test_it_ran_once_from_top_to_bottom(path):
 @each_notebook
 def test_nothing_is_hidden_from_nbval(path):
     for cell in code_cells(path):
-        assert not any(tag.startswith("nbval") or tag == "raises-exception" for tag in tags(cell)), cell.id
+        assert not any(
+            tag.startswith("nbval") or tag == "raises-exception" for tag in tags(cell)
+        ), cell.id
         assert not re.search(r"NBVAL_|PYTEST_VALIDATE", cell.source), cell.id
     for cell, output in outputs(path):
         assert output.output_type != "error", cell.id
@@ -86,7 +90,9 @@ def test_nothing_is_hidden_from_nbval(path):
 @each_notebook
 def test_no_pickle_no_global_seed_no_bare_random(path):
     source = "\n".join(cell.source for cell in code_cells(path))
-    assert not re.search(r"torch\.load\(|pickle|manual_seed\(\)|torch\.manual_seed|np\.random", source)
+    assert not re.search(
+        r"torch\.load\(|pickle|manual_seed\(\)|torch\.manual_seed|np\.random", source
+    )
     for call in re.findall(r"torch\.(?:rand|randn|randperm|randint)\([^\n]*", source):
         assert "generator=" in call, call
 
@@ -94,11 +100,17 @@ def test_no_pickle_no_global_seed_no_bare_random(path):
 @each_notebook
 def test_every_widget_that_is_shown_is_saved(path):
     notebook = read(path)
-    states = notebook.metadata.get("widgets", {}).get("application/vnd.jupyter.widget-state+json", {}).get("state", {})
+    states = (
+        notebook.metadata.get("widgets", {})
+        .get("application/vnd.jupyter.widget-state+json", {})
+        .get("state", {})
+    )
     for cell, output in outputs(path):
         if VIEW in output.get("data", {}):
             assert output.data[VIEW]["model_id"] in states, cell.id
-            assert output.data["text/plain"].count("\n") > 0, f"{cell.id}: no list of states for nbval"
+            assert output.data["text/plain"].count("\n") > 0, (
+                f"{cell.id}: no list of states for nbval"
+            )
 
 
 @each_notebook
@@ -106,7 +118,11 @@ def test_no_cell_runs_on_the_answer_of_an_exercise(path):
     cells = code_cells(path)
     for position, cell in enumerate(cells):
         for name in re.findall(r"^def (my_\w+)", cell.source, re.MULTILINE):
-            users = [c.id for c in cells[position + 1 :] if name in c.source and "exercises.check(" not in c.source]
+            users = [
+                c.id
+                for c in cells[position + 1 :]
+                if name in c.source and "exercises.check(" not in c.source
+            ]
             assert not users, f"{name} is used in {users}"
 
 
@@ -120,14 +136,22 @@ def test_exercises_have_a_stub_that_fails_and_a_solution_that_passes(path):
     for stub, solution in zip(stubs, solutions, strict=True):
         (name,) = re.findall(r"^def (my_\w+)", stub.source, re.MULTILINE)
         assert stub.source.rstrip().endswith("...")
-        (check,) = [cell for cell in cells if f"{name}" in cell.source and "exercises.check(" in cell.source]
-        assert "af-open" in check.outputs[0].data["text/html"], f"{name}: the unsolved stub passes its check"
+        (check,) = [
+            cell for cell in cells if f"{name}" in cell.source and "exercises.check(" in cell.source
+        ]
+        assert "af-open" in check.outputs[0].data["text/html"], (
+            f"{name}: the unsolved stub passes its check"
+        )
         assert "af-passed" in solution.outputs[0].data["text/html"], f"{name}: the solution fails"
         assert "hide-cell" in tags(solution)
 
 
 def judged(path):
-    return [id_ for cell in code_cells(path) for id_ in re.findall(r'claims\.judge\(\s*"(\w+)"', cell.source)]
+    return [
+        id_
+        for cell in code_cells(path)
+        for id_ in re.findall(r'claims\.judge\(\s*"(\w+)"', cell.source)
+    ]
 
 
 def test_every_tested_claim_has_one_cell_and_every_cell_its_claim():
@@ -159,7 +183,9 @@ def test_names_are_bound_once_and_every_used_one_is_bound():
         assert used <= set(bound) | {"name"}, path.name
 
 
-@pytest.mark.parametrize("path", [*CHAPTERS, ROOT / "book" / "index.ipynb"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [*CHAPTERS, ROOT / "book" / "index.ipynb"], ids=lambda path: path.stem
+)
 def test_no_measured_number_is_typed_into_prose(path):
     numbers = re.findall(r"\d+\.\d+(?: ?%)?|\d+ ?%", prose(path))
     assert [number for number in numbers if number not in STATED] == []

@@ -20,7 +20,9 @@ def test_singular_values_are_numpys_and_descend(shape):
     matrices = gaussian(*shape)
     values = spectrum(matrices).singular_values
     assert values.shape == (*shape[:-2], min(shape[-2:]))
-    np.testing.assert_allclose(values, np.linalg.svd(matrices.numpy(), compute_uv=False), atol=1e-12)
+    np.testing.assert_allclose(
+        values, np.linalg.svd(matrices.numpy(), compute_uv=False), atol=1e-12
+    )
     assert (values.diff(dim=-1) <= 0).all()
 
 
@@ -49,7 +51,10 @@ def test_measures_of_two_singular_values_by_hand():
 def test_energy_rank_is_the_least_rank_within_ten_percent():
     matrix = gaussian(30, 20, seed=1)
     k = int(spectrum(matrix).energy_rank(0.99))
-    relative = [torch.linalg.matrix_norm(matrix - truncate(matrix, r)) / torch.linalg.matrix_norm(matrix) for r in (k - 1, k)]
+    relative = [
+        torch.linalg.matrix_norm(matrix - truncate(matrix, r)) / torch.linalg.matrix_norm(matrix)
+        for r in (k - 1, k)
+    ]
     assert relative[0] > 0.1 >= relative[1]
 
 
@@ -88,7 +93,9 @@ def test_batch_equals_one_by_one():
     matrices = gaussian(4, 6, 5)
     batch, single = spectrum(matrices), [spectrum(matrix) for matrix in matrices]
     assert batch.energy_rank(0.9).tolist() == [int(s.energy_rank(0.9)) for s in single]
-    torch.testing.assert_close(batch.effective_rank, torch.stack([s.effective_rank for s in single]))
+    torch.testing.assert_close(
+        batch.effective_rank, torch.stack([s.effective_rank for s in single])
+    )
 
 
 @pytest.mark.parametrize("rank", [1, 3, 5])
@@ -96,7 +103,9 @@ def test_truncation_error_is_what_the_theorem_says(rank):
     matrices = gaussian(2, 7, 5)
     sigma = spectrum(matrices).singular_values
     difference = matrices - truncate(matrices, rank)
-    torch.testing.assert_close(torch.linalg.matrix_norm(difference), sigma[:, rank:].norm(dim=-1), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        torch.linalg.matrix_norm(difference), sigma[:, rank:].norm(dim=-1), atol=1e-12, rtol=0
+    )
     assert (spectrum(truncate(matrices, rank)).numerical_rank(1e-10) == rank).all()
 
 
