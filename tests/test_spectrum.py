@@ -98,6 +98,14 @@ def test_batch_equals_one_by_one():
     )
 
 
+@pytest.mark.parametrize("batch", [(1,), (2,), (7,), (2, 3), (2, 3, 4)])
+def test_a_batch_in_halves_has_the_numbers_of_the_whole(batch):
+    matrices = gaussian(*batch, 40, 30)
+    values = spectrum(matrices).singular_values
+    assert torch.equal(values, torch.linalg.svdvals(matrices))
+    torch.testing.assert_close(spectrum(matrices.requires_grad_()).singular_values, values)
+
+
 @pytest.mark.parametrize("rank", [1, 3, 5])
 def test_truncation_error_is_what_the_theorem_says(rank):
     matrices = gaussian(2, 7, 5)
