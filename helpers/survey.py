@@ -1,6 +1,6 @@
-"""Chapter 1's survey: rank measures of every MiniLM head on forty texts, and of two nulls.
+"""Chapter 1's survey: k₉₉ of every MiniLM head on forty texts, and of three nulls.
 
-``python -m helpers.survey`` (about 15 minutes on one core) writes ``helpers/data/minilm_survey.safetensors``.
+``python -m helpers.survey`` (about 20 minutes on one core) writes ``helpers/data/minilm_survey.safetensors``.
 The chapter reads that file and measures one text again, live.
 """
 
@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from helpers.models import minilm_attention, minilm_reinitialised
+from helpers.models import minilm_attention, minilm_queries_keys, minilm_reinitialised
 from helpers.nulls import shuffle_within_rows
 from helpers.spectrum import spectrum
 from helpers.texts import TEXT_KINDS, TEXTS_PER_KIND, text
@@ -39,6 +39,14 @@ def reinitialised(kind: str, index: int, n: int) -> Float64[Tensor, "layers head
     return minilm_attention(text(kind, index), n, model=minilm_reinitialised(index))
 
 
+def rescaled(kind: str, index: int, n: int) -> Float64[Tensor, "layers heads n n"]:
+    """The reinitialised heads with their logits scaled to standard deviation one, head by head."""
+    model = minilm_reinitialised(index)
+    queries, keys = minilm_queries_keys(text(kind, index), n, model=model)
+    logits = queries @ keys.mT
+    return (logits / logits.std(dim=(-2, -1), keepdim=True)).softmax(dim=-1)
+
+
 def shuffled(kind: str, index: int, n: int) -> Float64[Tensor, "layers heads n n"]:
     """Trained attention, every row shuffled by itself (seed = ``index``)."""
     return shuffle_within_rows(trained(kind, index, n), seed=index)
@@ -47,6 +55,7 @@ def shuffled(kind: str, index: int, n: int) -> Float64[Tensor, "layers heads n n
 SOURCES: dict[str, Callable[[str, int, int], Tensor]] = {
     "trained": trained,
     "reinitialised": reinitialised,
+    "rescaled": rescaled,
     "shuffled": shuffled,
 }
 
@@ -65,7 +74,7 @@ def survey(kinds: tuple[str, ...] = TEXT_KINDS, texts: int = TEXTS_PER_KIND) -> 
 
 
 def load_survey() -> dict[str, Int16[Tensor, "texts lengths layers heads"]]:
-    """The committed survey: k₉₉ by "source/kind" (sources: trained, reinitialised, shuffled)."""
+    """The committed survey: k₉₉ by "source/kind" (sources: the keys of SOURCES)."""
     with safe_open(SURVEY, framework="pt") as file:
         return {name: file.get_tensor(name) for name in sorted(file.keys())}
 
