@@ -22,7 +22,7 @@ help:
 	@echo "make test       lint, unit tests, re-execution of every notebook, browser tests of the built site"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute every notebook again, in place"
-	@echo "make results    make the precomputed results in helpers/data again (about an hour)"
+	@echo "make results    make the precomputed results in helpers/data again (about an hour and a half)"
 	@echo "make clean      remove the built site;  make distclean  remove the environment too"
 
 book: site
@@ -48,6 +48,8 @@ notebooks: environment
 results: environment
 	$(BIN)/python -m helpers.survey
 	$(BIN)/python -m helpers.training --all
+	$(BIN)/python -m helpers.operator
+	$(BIN)/python -m helpers.ablation
 
 # From nothing each time: Sphinx reports a page's warnings only when it reads that page again.
 site: environment frontend

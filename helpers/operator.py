@@ -1,0 +1,199 @@
+"""One network from a matrix to its factors: fθ(X) = (U, Σ, V), an unrolled subspace iteration.
+
+``python -m helpers.operator`` (about 3 minutes) trains ten networks and writes their roots to
+``helpers/data/operator.safetensors``. The chapter reads that file, measures on matrices that no
+network has seen, and trains one network again, live.
+"""
+
+import sys
+from pathlib import Path
+
+import torch
+from jaxtyping import Float, Float64
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import trange
+
+from helpers.checks import integer, real_tensor
+from helpers.factorization import Factors, gauss_newton_step
+from helpers.orthogonal import signed_qr
+
+OPERATORS = Path(__file__).parent / "data" / "operator.safetensors"
+BLOCKS, DEGREE, CORE_STEPS = 3, 3, 10
+TRAINING_STEPS, BATCH, SIZES, SEEDS = 400, 64, (16, 32), 10
+
+
+class FactorizationOperator(nn.Module):
+    """fθ: a batch of matrices (…, m, n) to ``Factors`` of a given rank, S descending.
+
+    A block turns a basis V of r columns into the Q factor of p(XᵀX)V, where the polynomial
+    p(t) = Π_j (t − θ_j ρ) has learned roots θ in units of ρ, the smallest ‖Xv‖² over the block's
+    basis. θ = 0 is the classical subspace iteration (Rutishauser 1970), at the same number of matrix
+    products. The last step factors the small matrix UᵀXV by ``CORE_STEPS`` Gauss–Newton steps.
+
+    ``rank=None`` means min(m, n) of each input. ``roots`` (blocks × degree) are the network's only
+    parameters, so one network serves every size. The first basis is random, drawn from ``seed``.
+    """
+
+    def __init__(
+        self,
+        rank: int | None = None,
+        *,
+        roots: Float[Tensor, "blocks degree"] | None = None,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        super().__init__()
+        self.rank = None if rank is None else integer(rank, "rank", least=1)
+        self.seed = integer(seed, "seed", least=0)
+        if roots is None:
+            roots = torch.zeros(BLOCKS, DEGREE)
+        if real_tensor(roots, "roots").ndim != 2:
+            raise ValueError(f"roots must have shape (blocks, degree), not {tuple(roots.shape)}")
+        self.roots = nn.Parameter(roots.detach().to(dtype, copy=True))
+
+    def forward(self, X: Float[Tensor, "*batch m n"]) -> Factors:
+        """U (…, m, r), S (…, r) ≥ 0 descending and V (…, n, r).
+
+        Raises TypeError or ValueError for what is not a finite real matrix, and ValueError for a
+        rank above min(m, n).
+        """
+        real_tensor(X, "X", least_dims=2)
+        smaller = min(X.shape[-2:])
+        if self.rank is not None and self.rank > smaller:
+            raise ValueError(f"rank must be at most min(m, n) = {smaller}, not {self.rank}")
+        if X.shape[-2] < X.shape[-1]:  # the basis is exact when V is square
+            swapped = self(X.mT)
+            return Factors(swapped.V, swapped.S, swapped.U)
+        largest = X.abs().amax((-2, -1), keepdim=True)
+        X = X / torch.where(largest > 0, largest, 1)
+        V = self.basis(X, self.rank or smaller)
+        U, core = torch.linalg.qr(X @ V)
+        left, S, right = _factor_core(core)
+        return Factors(U @ left, S * largest[..., 0], V @ right)
+
+    def basis(self, X: Float[Tensor, "*batch m n"], rank: int) -> Float[Tensor, "*batch n r"]:
+        """Orthonormal columns that should span the leading right singular vectors of X."""
+        generator = torch.Generator().manual_seed(self.seed)
+        draw = torch.randn(X.shape[-1], rank, generator=generator, dtype=torch.float64)
+        V = signed_qr(draw.to(X)).expand(*X.shape[:-2], -1, -1)
+        for roots in self.roots.to(X.dtype):
+            Y, unit = V, None
+            for root in roots:
+                XY = X @ Y
+                unit = XY.square().sum(-2).amin(-1)[..., None, None] if unit is None else unit
+                Y = X.mT @ XY - root * unit * Y
+                size = torch.linalg.matrix_norm(Y, keepdim=True)
+                Y = Y / torch.where(size > 0, size, 1)
+            V = signed_qr(Y)
+        return V
+
+    def products(self) -> int:
+        """Products of X or Xᵀ with r columns in one forward pass."""
+        return 2 * self.roots.numel() + 1
+
+
+def _factor_core(core: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The small r×r matrix to its factors, by a fixed number of Gauss–Newton steps from the identity.
+
+    The damping is a tenth of the mean squared off-diagonal row, so that it vanishes at the solution.
+    """
+    identity = torch.eye(core.shape[-1], dtype=core.dtype, device=core.device)
+    left = right = identity.expand_as(core)
+    for _ in range(CORE_STEPS):
+        B = left.mT @ core @ right
+        off = (B - torch.diag_embed(B.diagonal(dim1=-2, dim2=-1))).square().sum((-2, -1), True)
+        floor = torch.finfo(core.dtype).tiny ** 0.5
+        left, right = gauss_newton_step(core, left, right, 0.1 * off / core.shape[-1] + floor)
+    S = (left.mT @ core @ right).diagonal(dim1=-2, dim2=-1)
+    left = left * torch.where(S < 0, -1.0, 1.0).to(S.dtype)[..., None, :]
+    order = S.abs().argsort(-1, descending=True)
+    columns = order[..., None, :].expand_as(core)
+    return left.gather(-1, columns), S.abs().gather(-1, order), right.gather(-1, columns)
+
+
+def known_matrices(
+    count: int, n: int, *, generator: torch.Generator
+) -> tuple[Float64[Tensor, "count n n"], Float64[Tensor, "count n"]]:
+    """Random n×n matrices with their singular values, which are known because we choose them.
+
+    X = P diag(σ) Qᵀ with P, Q uniformly distributed; σ is, each with probability 1/3, a power law
+    k^−a (a from .3 to 2), exponential e^−bk (b from .05 to .5) or uniform on [0, 1], with 20 %
+    noise on each value, sorted.
+    """
+
+    def uniform(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
+
+    def rotations() -> Tensor:
+        draw = torch.randn(count, n, n, generator=generator, dtype=torch.float64)
+        return signed_qr(draw)
+
+    k = torch.arange(1, n + 1, dtype=torch.float64)
+    families = torch.stack(
+        (
+            k ** -uniform(0.3, 2.0, count, 1),
+            torch.exp(-k * uniform(0.05, 0.5, count, 1)),
+            uniform(0.0, 1.0, count, n),
+        )
+    )
+    chosen = torch.randint(3, (count,), generator=generator)
+    S = families[chosen, torch.arange(count)] * uniform(1.0, 1.2, count, n)
+    S = S.sort(descending=True).values
+    return (rotations() * S[:, None, :]) @ rotations().mT, S
+
+
+def excess_error(
+    operator: FactorizationOperator, X: Float[Tensor, "*batch m n"], S: Float[Tensor, "*batch k"]
+) -> Float[Tensor, "*batch"]:
+    """(‖X − X̂‖_F² − ‖X − X_r‖_F²) / ‖X‖_F²: how much more is lost than by the best rank-r matrix.
+
+    ``S`` are the singular values of X. X̂ is the best approximation inside the operator's basis, so
+    that the difference is ‖X_r‖² − ‖XV‖²; below 1e-15 it is rounding, and is set to that.
+    """
+    V = operator.basis(X, operator.rank)
+    energy = S.square()
+    lost = energy[..., : operator.rank].sum(-1) - (X @ V).square().sum((-2, -1))
+    return (lost / energy.sum(-1)).clamp(min=1e-15)
+
+
+def train(seed: int, steps: int = TRAINING_STEPS) -> FactorizationOperator:
+    """Learn the roots from matrices drawn from ``seed``, 16×16 and 32×32 in turn, rank n/4.
+
+    The loss is the mean log excess error; every step draws new matrices and a new first basis.
+    Adam 0.03 with a rate falling linearly to 0, from small random roots, gradients clipped to norm 1.
+    """
+    generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
+    start = 0.5 * torch.rand(BLOCKS, DEGREE, generator=generator, dtype=torch.float64)
+    operator = FactorizationOperator(1, roots=start)
+    optimizer = torch.optim.Adam(operator.parameters(), lr=0.03)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / steps, total_iters=steps)
+    for step in trange(steps, desc=f"operator {seed}", delay=10, leave=False):
+        n = SIZES[step % len(SIZES)]
+        X, S = known_matrices(BATCH, n, generator=generator)
+        operator.rank = n // 4
+        operator.seed = int(torch.randint(2**31, (), generator=generator))
+        loss = excess_error(operator, X, S).log().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        nn.utils.clip_grad_norm_(operator.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+    operator.seed = 0
+    return operator
+
+
+def trained_operator(seed: int = 0, rank: int | None = None) -> FactorizationOperator:
+    """The committed network of training seed ``seed``, 0 … 9."""
+    seed = integer(seed, "seed", least=0, most=SEEDS - 1)
+    with safe_open(OPERATORS, framework="pt") as file:
+        return FactorizationOperator(rank, roots=file.get_tensor("roots")[seed])
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    roots = torch.stack([train(seed).roots.detach() for seed in range(SEEDS)])
+    metadata = {"command": "python -m helpers.operator", "torch": torch.__version__.split("+")[0]}
+    save_file({"roots": roots}, OPERATORS, metadata=metadata)
+    sys.exit(0)
