@@ -1,7 +1,8 @@
 """Chapter 2's ablation: from the note's recipe to a layer that fits, one change at a time.
 
-``python -m helpers.ablation`` (about 15 minutes on one core) writes ``helpers/data/ablation.json``: for
-each row of ROWS the relative error and the seconds of every seed on each of the note's targets.
+``python -m helpers.ablation`` (about 25 minutes on one core) writes ``helpers/data/ablation.json``: for
+each row of ROWS the relative error and the seconds of every seed on each of the note's targets, and
+what the note's recipe does on the way.
 The chapter reads that file and runs several of its rows again, live.
 """
 
@@ -12,12 +13,13 @@ from pathlib import Path
 
 import geotorch
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
 from tqdm import tqdm
 
 from helpers.cases import NOTE_CASES, note_targets
-from helpers.factorization import FactorizationLayer, Fit, NoteRecipe, descend, fit
+from helpers.factorization import FactorizationLayer, Factors, Fit, NoteRecipe, descend, fit
 
 RESULTS = Path(__file__).parent / "data" / "ablation.json"
 SEEDS = 10
@@ -33,6 +35,7 @@ class PeerLayer(FactorizationLayer):
         self, rows: int, columns: int, constrain: Callable[[nn.Linear], object], *, seed: int
     ):
         super().__init__(rows, columns, seed=seed)
+        self.orthogonal = "peer"
         for name, raw in (("U", self.left), ("V", self.right)):
             linear = nn.Linear(self.rank, len(raw), bias=False, dtype=raw.dtype)
             constrain(linear)
@@ -100,17 +103,74 @@ def run(seeds: int = SEEDS) -> dict[str, dict[str, dict[str, list[float]]]]:
     return results
 
 
+def flips(path: Float[Tensor, "steps m r"]) -> int:
+    """How often, from one step to the next, a column of U turned to its opposite half-space."""
+    return int(((path[1:] * path[:-1]).sum(dim=1) < 0).sum())
+
+
+def overlap(factors: Factors, target: Float[Tensor, "m n"], rank: int = 4) -> float:
+    """Mean squared cosine between the leading ``rank`` learned and true left singular directions.
+
+    1 if both span the same space; rank/m on average for a random space.
+    """
+    learned = factors.U[:, factors.S.argsort(descending=True)[:rank]]
+    true = torch.linalg.svd(target).U[:, :rank]
+    return float(torch.linalg.matrix_norm(true.T @ learned) ** 2 / rank)
+
+
+def run_recipe(target: Float[Tensor, "n n"], seed: int) -> tuple[Fit, dict[str, float]]:
+    """Train the note's layer; returns the fit and what happened on the way.
+
+    "flips" of the columns of U; "soft" steps, at which ‖UᵀU − I‖_F > 1e-12; how far a parameter of Σ
+    "moved" at most; at the end the "overlap" with the true leading four directions and the share of
+    Σσ² in the "top four".
+    """
+    layer, path = NoteRecipe(*target.shape, seed=seed), []
+    start = layer.middle.detach().clone()
+    result = fit(layer, target, watch=lambda factors: path.append(factors.U))
+    steps = torch.stack(path)
+    factors = Factors(*(part.detach() for part in (layer().U, layer().S, layer().V)))
+    identity = torch.eye(layer.rank, dtype=start.dtype)
+    energy = factors.S.sort(descending=True).values.square()
+    return result, {
+        "flips": flips(steps),
+        "soft": int((torch.linalg.matrix_norm(steps.mT @ steps - identity) > 1e-12).sum()),
+        "moved": float((layer.middle.detach() - start).abs().max()),
+        "overlap": overlap(factors, target),
+        "top four": float(energy[:4].sum() / energy.sum()),
+    }
+
+
+def watch_recipe(seeds: int = SEEDS) -> dict[str, dict[str, list[float]]]:
+    """What :func:`run_recipe` saw on each target, one number per seed."""
+    seen: dict = {case: {} for case in NOTE_CASES}
+    for seed in tqdm(range(seeds), "recipe"):
+        for case, target in note_targets(seed).items():
+            for name, value in run_recipe(target, seed)[1].items():
+                seen[case].setdefault(name, []).append(float(f"{value:.4g}"))
+    return seen
+
+
+def load_recipe() -> dict[str, dict[str, list[float]]]:
+    """The committed results of :func:`watch_recipe`: targets → names → one number per seed."""
+    return json.loads(RESULTS.read_text(encoding="utf-8"))["recipe"]
+
+
 def load_ablation() -> dict[str, dict[str, dict[str, list[float]]]]:
     """The committed results: rows → targets → "errors" and "seconds", one number per seed."""
     return json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    rows = run()
-    head = {"command": "python -m helpers.ablation", "torch": torch.__version__.split("+")[0]}
+def write(head: dict, rows: dict) -> None:
+    """One line per row, so that a diff shows which row changed."""
     lines = ",\n".join(
         f"  {json.dumps(k, ensure_ascii=False)}: {json.dumps(v)}" for k, v in rows.items()
     )
     RESULTS.write_text(f'{json.dumps(head)[:-1]}, "rows": {{\n{lines}\n}}}}\n', encoding="utf-8")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    head = {"command": "python -m helpers.ablation", "torch": torch.__version__.split("+")[0]}
+    write(head | {"recipe": watch_recipe()}, run())
     sys.exit(0)

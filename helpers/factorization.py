@@ -90,7 +90,7 @@ class FactorizationLayer(nn.Module):
             ("sigma", sigma, SIGMAS),
             ("dtype", dtype, (torch.float32, torch.float64)),
         ):
-            if value not in allowed:
+            if value not in tuple(allowed):
                 raise ValueError(f"{name} must be one of {tuple(allowed)}, not {value!r}")
         self.orthogonal, self.sigma = orthogonal, sigma
         generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
@@ -157,12 +157,12 @@ def descend(
 ) -> Fit:
     """First-order training of any layer, for a fixed number of ``steps``; the defaults are the note's.
 
-    ``optimizer`` is "adam" or "lbfgs" (one step is then up to 20 evaluations). ``one_cycle`` makes
-    ``learning_rate`` the peak of a one-cycle schedule. ``scale`` trains on X/‖X‖₂ and the sum of
-    squares, where the note takes X itself and the mean. ``eliminate`` puts S = |diag(UᵀXV)|, the
-    best S for the present U and V, in place of the learned one (variable projection, Golub &
-    Pereyra 1973); the layer's sigma must be free. ``watch`` is called with the factors before
-    every step.
+    ``optimizer`` is "adam" or "lbfgs" (up to 20 evaluations a step, no ``learning_rate``).
+    ``one_cycle`` makes ``learning_rate`` the peak of a one-cycle schedule. ``scale`` trains on
+    X/‖X‖₂ and the sum of squares, where the note takes X itself and the mean. ``eliminate`` takes S
+    from diag(UᵀXV), the best S for the present U and V, in place of the learned one (variable
+    projection, Golub & Pereyra 1973); the layer's sigma must be free. ``watch`` is called with the
+    factors before every step.
 
     Raises as :func:`gauss_newton`.
     """
@@ -171,6 +171,8 @@ def descend(
     learning_rate = real_number(learning_rate, "learning_rate", above=0)
     if optimizer not in ("adam", "lbfgs"):
         raise ValueError(f'optimizer must be "adam" or "lbfgs", not {optimizer!r}')
+    if one_cycle and optimizer != "adam":
+        raise ValueError("one_cycle must be False for lbfgs, whose line search sets the step")
     if eliminate and layer.sigma != "free":
         raise ValueError(f"eliminate must be False for a layer with sigma {layer.sigma!r}")
     norm = torch.where(_norm(target) > 0, _norm(target), 1)
@@ -333,6 +335,8 @@ def _checked(layer: FactorizationLayer, target: Tensor) -> Tensor:
         raise ValueError(f"target must have the layer's shape {shape}, not {tuple(target.shape)}")
     if target.dtype == torch.float64 and layer.middle.dtype == torch.float32:
         raise TypeError("target must be float32 for a float32 layer, not torch.float64")
+    if not torch.isfinite(_norm(target)):
+        raise ValueError("target must have a finite Frobenius norm in its precision")
     return target.detach().to(layer.middle)
 
 

@@ -20,7 +20,7 @@ from helpers.factorization import Factors, gauss_newton_step
 from helpers.orthogonal import signed_qr
 
 OPERATORS = Path(__file__).parent / "data" / "operator.safetensors"
-BLOCKS, DEGREE, CORE_STEPS = 3, 3, 10
+BLOCKS, DEGREE, CORE_STEPS = 3, 3, 14
 TRAINING_STEPS, BATCH, SIZES, SEEDS = 400, 64, (16, 32), 10
 
 
@@ -33,7 +33,9 @@ class FactorizationOperator(nn.Module):
     products. The last step factors the small matrix UᵀXV by ``CORE_STEPS`` Gauss–Newton steps.
 
     ``rank=None`` means min(m, n) of each input. ``roots`` (blocks × degree) are the network's only
-    parameters, so one network serves every size. The first basis is random, drawn from ``seed``.
+    parameters, so one network serves every size. The first basis is random, drawn from ``seed``,
+    which is no part of the ``state_dict``.
+    Under ``torch.compile`` it works with graph breaks, since the check of X looks at its values.
     """
 
     def __init__(
@@ -47,6 +49,8 @@ class FactorizationOperator(nn.Module):
         super().__init__()
         self.rank = None if rank is None else integer(rank, "rank", least=1)
         self.seed = integer(seed, "seed", least=0)
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"dtype must be one of (torch.float32, torch.float64), not {dtype!r}")
         if roots is None:
             roots = torch.zeros(BLOCKS, DEGREE)
         if real_tensor(roots, "roots").ndim != 2:
@@ -78,7 +82,7 @@ class FactorizationOperator(nn.Module):
         generator = torch.Generator().manual_seed(self.seed)
         draw = torch.randn(X.shape[-1], rank, generator=generator, dtype=torch.float64)
         V = signed_qr(draw.to(X)).expand(*X.shape[:-2], -1, -1)
-        for roots in self.roots.to(X.dtype):
+        for roots in self.roots.to(X):
             Y, unit = V, None
             for root in roots:
                 XY = X @ Y
@@ -152,7 +156,7 @@ def excess_error(
     ``S`` are the singular values of X. X̂ is the best approximation inside the operator's basis, so
     that the difference is ‖X_r‖² − ‖XV‖²; below 1e-15 it is rounding, and is set to that.
     """
-    V = operator.basis(X, operator.rank)
+    V = operator.basis(X, integer(operator.rank, "rank", least=1, most=min(X.shape[-2:])))
     energy = S.square()
     lost = energy[..., : operator.rank].sum(-1) - (X @ V).square().sum((-2, -1))
     return (lost / energy.sum(-1)).clamp(min=1e-15)
@@ -164,6 +168,7 @@ def train(seed: int, steps: int = TRAINING_STEPS) -> FactorizationOperator:
     The loss is the mean log excess error; every step draws new matrices and a new first basis.
     Adam 0.03 with a rate falling linearly to 0, from small random roots, gradients clipped to norm 1.
     """
+    steps = integer(steps, "steps", least=1)
     generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
     start = 0.5 * torch.rand(BLOCKS, DEGREE, generator=generator, dtype=torch.float64)
     operator = FactorizationOperator(1, roots=start)

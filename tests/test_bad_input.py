@@ -4,7 +4,10 @@ import pytest
 import torch
 
 from helpers.attention import attention, attention_weights, causal_mask
+from helpers.cases import note_targets
+from helpers.factorization import FactorizationLayer, NoteRecipe, descend, fit, gauss_newton
 from helpers.nulls import random_attention, shuffle_within_rows
+from helpers.operator import FactorizationOperator, excess_error, train, trained_operator
 from helpers.spectrum import distance_to_rank_one, spectrum, truncate
 
 GOOD = torch.eye(3, dtype=torch.float64)
@@ -38,6 +41,9 @@ MATRICES = [
         ("keys", lambda bad: attention_weights(GOOD, bad)),
         ("values", lambda bad: attention(GOOD, GOOD, bad)),
         ("weights", lambda bad: shuffle_within_rows(bad, seed=0)),
+        ("target", lambda bad: fit(FactorizationLayer(3, 3), bad)),
+        ("target", lambda bad: fit(NoteRecipe(3), bad)),
+        ("X", FactorizationOperator()),
     ],
 )
 def test_tensors(name, call, bad, error, said):
@@ -136,3 +142,190 @@ def test_random_attention(name, arguments):
 def test_shuffling_a_rectangle():
     with pytest.raises(ValueError, match=r"weights must be square.*\(2, 3\)"):
         shuffle_within_rows(GOOD[:2], seed=0)
+
+
+# The factorization layer
+
+
+@pytest.mark.parametrize("rank", [0, -1, 4, 2.0, "2", True])
+@pytest.mark.parametrize("layer", [FactorizationLayer, NoteRecipe])
+def test_rank_of_a_layer(layer, rank):
+    with pytest.raises((ValueError, TypeError), match=rf"rank must be .*{rank}"):
+        layer(5, 3, rank)
+    assert layer(5, 3, None).rank == 3
+
+
+@pytest.mark.parametrize("bad", [0, -2, 2.5, "3", True, None])
+def test_size_of_a_layer(bad):
+    with pytest.raises((ValueError, TypeError), match=rf"^rows must be .*{bad}"):
+        FactorizationLayer(bad, 3)
+    with pytest.raises((ValueError, TypeError), match=rf"^columns must be .*{bad}"):
+        FactorizationLayer(3, bad)
+    with pytest.raises((ValueError, TypeError), match=rf"^rows must be .*{bad}"):
+        NoteRecipe(bad)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        ("orthogonal", "QR"),
+        ("orthogonal", None),
+        ("sigma", "relu"),
+        ("sigma", None),
+        ("dtype", torch.float16),
+        ("dtype", torch.complex128),
+        ("dtype", "float64"),
+    ],
+)
+def test_kind_of_a_layer(name, bad):
+    with pytest.raises(ValueError, match=rf"^{name} must be one of .*, not {bad!r}"):
+        FactorizationLayer(3, 3, **{name: bad})
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, None, True])
+@pytest.mark.parametrize("seeded", [FactorizationLayer, NoteRecipe])
+def test_seed_of_a_layer(seeded, seed):
+    with pytest.raises((ValueError, TypeError), match="^seed must be"):
+        seeded(3, 3, seed=seed)
+
+
+# Training
+
+
+@pytest.mark.parametrize("train_", [fit, descend])
+@pytest.mark.parametrize("target", [GOOD[:2], GOOD[:, :2], GOOD.expand(2, 3, 3), GOOD[None]])
+def test_target_of_another_shape(train_, target):
+    with pytest.raises(ValueError, match=r"target must have the layer's shape \(3, 3\), not"):
+        train_(FactorizationLayer(3, 3), target)
+
+
+@pytest.mark.parametrize("train_", [fit, descend])
+def test_target_more_precise_than_the_layer(train_):
+    with pytest.raises(TypeError, match="target must be float32 .*, not torch.float64"):
+        train_(FactorizationLayer(3, 3, dtype=torch.float32), GOOD)
+
+
+@pytest.mark.parametrize("train_", [fit, descend])
+def test_target_with_a_norm_beyond_the_largest_number(train_):
+    with pytest.raises(ValueError, match="target must"):
+        train_(FactorizationLayer(3, 3), torch.full((3, 3), 1.7e308, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("train_", [fit, descend])
+@pytest.mark.parametrize("layer", [None, torch.nn.Linear(3, 3), FactorizationLayer, GOOD])
+def test_not_a_layer(train_, layer):
+    with pytest.raises(TypeError, match="layer must be a FactorizationLayer, not"):
+        train_(layer, GOOD)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.0, None, True])
+@pytest.mark.parametrize("train_", [gauss_newton, descend])
+def test_steps(train_, steps):
+    with pytest.raises((ValueError, TypeError), match="^steps must be"):
+        train_(FactorizationLayer(3, 3), GOOD, steps=steps)
+
+
+@pytest.mark.parametrize("bad", [0, -1e-3, float("nan"), float("inf"), "1", None, True])
+@pytest.mark.parametrize(
+    ("train_", "name"), [(gauss_newton, "tolerance"), (descend, "learning_rate")]
+)
+def test_tolerance_and_learning_rate(train_, name, bad):
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must be"):
+        train_(FactorizationLayer(3, 3), GOOD, **{name: bad})
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "Adam", None, torch.optim.Adam])
+def test_optimizer(optimizer):
+    with pytest.raises(ValueError, match="^optimizer must be .*, not"):
+        descend(FactorizationLayer(3, 3), GOOD, optimizer=optimizer)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        NoteRecipe(3),
+        FactorizationLayer(3, 3, sigma="softplus"),
+        FactorizationLayer(3, 3, sigma="absolute"),
+        FactorizationLayer(3, 3, orthogonal="cayley"),
+    ],
+)
+def test_gauss_newton_on_a_layer_of_another_kind(layer):
+    with pytest.raises(ValueError, match="layer must be signed qr with free sigma.*use descend"):
+        gauss_newton(layer, GOOD)
+
+
+@pytest.mark.parametrize("sigma", ["softplus", "absolute"])
+def test_only_a_free_sigma_can_be_eliminated(sigma):
+    with pytest.raises(ValueError, match=f"eliminate must be False .*{sigma}"):
+        descend(FactorizationLayer(3, 3, sigma=sigma), GOOD, eliminate=True)
+
+
+def test_unknown_option():
+    with pytest.raises(TypeError, match="stepz"):
+        fit(FactorizationLayer(3, 3), GOOD, stepz=4)
+
+
+# The operator and the note's targets
+
+
+@pytest.mark.parametrize("rank", [0, -1, 2.0, "2", True])
+def test_rank_of_an_operator(rank):
+    with pytest.raises((ValueError, TypeError), match=rf"rank must be .*{rank}"):
+        FactorizationOperator(rank)
+
+
+@pytest.mark.parametrize("X", [GOOD, GOOD[:, :2], torch.ones(5, 3, 4)])
+def test_rank_above_that_of_the_matrices(X):
+    with pytest.raises(ValueError, match=rf"rank must be at most .*{min(X.shape[-2:])}, not 4"):
+        FactorizationOperator(4)(X)
+
+
+def test_excess_error_needs_a_rank():
+    with pytest.raises((ValueError, TypeError), match="rank must be"):
+        excess_error(FactorizationOperator(), GOOD, torch.ones(3, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("roots", "error"),
+    [
+        ([[0.0]], TypeError),
+        (GOOD.long(), TypeError),
+        (GOOD[0], ValueError),
+        (GOOD[None], ValueError),
+        (GOOD[:0], ValueError),
+        (NAN, ValueError),
+    ],
+)
+def test_roots(roots, error):
+    with pytest.raises(error, match="^roots must"):
+        FactorizationOperator(roots=roots)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.int64, "float64"])
+def test_dtype_of_an_operator(dtype):
+    with pytest.raises(ValueError, match="^dtype must be one of"):
+        FactorizationOperator(dtype=dtype)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, None])
+@pytest.mark.parametrize("seeded", [trained_operator, train, note_targets])
+def test_seed(seeded, seed):
+    with pytest.raises((ValueError, TypeError), match="^seed must be"):
+        seeded(seed)
+
+
+def test_there_are_ten_committed_networks():
+    with pytest.raises(ValueError, match="seed must be between 0 and 9, not 10"):
+        trained_operator(10)
+
+
+@pytest.mark.parametrize("steps", [0, 1.5])
+def test_training_steps_of_an_operator(steps):
+    with pytest.raises((ValueError, TypeError), match="^steps must be"):
+        train(0, steps=steps)
+
+
+@pytest.mark.parametrize("n", [3, 0, -1, 8.0, None, True])
+def test_size_of_the_notes_targets(n):
+    with pytest.raises((ValueError, TypeError), match=f"^n must be .*{n}"):
+        note_targets(0, n)

@@ -25,7 +25,7 @@ from helpers.factorization import (
 from helpers.orthogonal import MAPS, signed_qr
 
 F64 = torch.float64
-SEEDS = range(5)
+SEEDS = range(3)
 
 
 def gaussian(*shape, seed=0):
@@ -209,10 +209,9 @@ def test_precision_and_device_follow_the_parameters(orthogonal):
 COMPILED_EQUALS_EAGER = """
 import torch
 from helpers.factorization import FactorizationLayer
-from helpers.orthogonal import MAPS
-for orthogonal in MAPS:
+for orthogonal in ("signed qr", "cayley", "householder"):
     torch.compiler.reset()
-    layer = FactorizationLayer(5, 4, 3, orthogonal=orthogonal)
+    layer = FactorizationLayer(3, 2, orthogonal=orthogonal)
     eager, compiled = layer(), torch.compile(layer, fullgraph=True, backend="aot_eager")()
     gradients = []
     for factors in (eager, compiled):
@@ -221,7 +220,6 @@ for orthogonal in MAPS:
         gradients.append(torch.cat([p.grad.flatten() for p in layer.parameters()]))
     torch.testing.assert_close(compiled.matrix(), eager.matrix(), atol=1e-14, rtol=0)
     torch.testing.assert_close(*gradients, atol=1e-13, rtol=0)
-    print(orthogonal)
 """
 
 
@@ -231,7 +229,6 @@ def test_compiles_without_graph_breaks():
         [sys.executable, "-c", COMPILED_EQUALS_EAGER], capture_output=True, text=True
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.split("\n")[:-1] == list(MAPS)
 
 
 # Training to an SVD
@@ -350,6 +347,7 @@ def test_a_lower_rank_reaches_the_eckart_young_optimum(spectrum, rank):
         result = fit(layer, target)
         assert result.converged
         assert -1e-12 < result.relative_error - best < 1e-8
+        assert (result.history.diff() <= 0).all()  # near the optimum, steps are refused
         # An error is flat at its minimum, so singular values have half as many digits.
         np.testing.assert_allclose(layer().S.detach(), sigma[:rank], atol=1e-5 * sigma[0])
 
@@ -576,6 +574,7 @@ def test_scaling_lifts_the_speed_limit_of_singular_values():
         {"scale": True},
         {"eliminate": True},
         {"scale": True, "eliminate": True, "one_cycle": True, "learning_rate": 0.1},
+        {"optimizer": "lbfgs"},
         {"scale": True, "optimizer": "lbfgs"},
     ],
 )
@@ -588,7 +587,7 @@ def test_history_of_first_order_training(options):
     assert result.history[-1] == result.relative_error
     torch.testing.assert_close(layer().relative_error(target), result.history[-1])
     torch.testing.assert_close(layer().S, result.singular_values[-1])
-    if not options:
+    if not {"scale", "eliminate"} & set(options):
         torch.testing.assert_close(result.history[0], before.relative_error(target))
     # What is watched, are the factors of the same times in the same units.
     assert len(seen) == 6

@@ -244,10 +244,10 @@ import torch
 from helpers import operator
 from helpers.operator import FactorizationOperator
 operator.CORE_STEPS = 2  # of equal steps, so that tracing takes seconds
-network = FactorizationOperator(2, roots=torch.full((1, 2), 0.5))
+network = FactorizationOperator(2, roots=torch.full((1, 1), 0.5))
 X = torch.randn(3, 6, 5, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
 with torch.no_grad():
-    eager, compiled = network(X), torch.compile(network, backend="aot_eager")(X)
+    eager, compiled = network(X), torch.compile(network, backend="eager")(X)
 for name in ("U", "S", "V"):
     torch.testing.assert_close(getattr(compiled, name), getattr(eager, name), atol=1e-12, rtol=0)
 """

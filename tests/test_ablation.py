@@ -1,0 +1,95 @@
+"""The stored ablation is complete, and is what training gives."""
+
+import math
+
+import geotorch
+import pytest
+import torch
+from torch.nn.utils.parametrizations import orthogonal
+
+from helpers.ablation import ONE_CYCLE, RESULTS, ROWS, SEEDS, PeerLayer, load_ablation
+from helpers.cases import NOTE_CASES, note_targets
+from helpers.factorization import FactorizationLayer, descend, fit
+
+PEERS = {
+    "torch parametrization": orthogonal,
+    "geotorch": lambda linear: geotorch.orthogonal(linear, "weight"),
+}
+every_peer = pytest.mark.parametrize("peer", PEERS)
+
+
+def test_it_covers_every_row_target_and_seed():
+    results = load_ablation()
+    assert tuple(results) == tuple(ROWS)
+    for row in results.values():
+        assert tuple(row) == NOTE_CASES
+        for measured in row.values():
+            assert set(measured) == {"errors", "seconds"}
+            for numbers in measured.values():
+                assert len(numbers) == SEEDS == 10
+                assert all(math.isfinite(number) and number > 0 for number in numbers)
+
+
+def test_the_file_says_how_it_was_made():
+    assert '"command": "python -m helpers.ablation"' in RESULTS.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("row", ["note's recipe", "only faster"])
+def test_a_row_measured_again(row):
+    stored = load_ablation()[row]["low rank"]["errors"][0]
+    again = ROWS[row](note_targets(0)["low rank"], 0).relative_error
+    # Three stored digits; a change of the start by 1e-12 changes the end by 1e-4 at most.
+    assert again == pytest.approx(stored, rel=0.02)
+
+
+@pytest.mark.parametrize("case", NOTE_CASES)
+def test_the_default_measured_again(case):
+    stored = load_ablation()["Gauss–Newton (default)"][case]["errors"]
+    for seed in range(3):
+        again = ROWS["Gauss–Newton (default)"](note_targets(seed)[case], seed).relative_error
+        # The first error below the tolerance of 1e-10; far below it is rounding.
+        assert again == pytest.approx(stored[seed], rel=0.1, abs=1e-12)
+
+
+@pytest.mark.parametrize("case", NOTE_CASES)
+def test_the_default_fits_where_the_recipe_does_not_in_no_more_time(case):
+    results = load_ablation()
+    default, recipe = (results[row][case] for row in ("Gauss–Newton (default)", "note's recipe"))
+    assert max(default["errors"]) <= 1e-6
+    assert min(recipe["errors"]) > 0.5
+    assert all(
+        fast <= slow for fast, slow in zip(default["seconds"], recipe["seconds"], strict=True)
+    )
+
+
+# Peers
+
+
+@every_peer
+@pytest.mark.parametrize("shape", [(8, 8), (7, 7), (9, 5), (5, 9)])
+def test_a_peer_starts_from_the_layers_own_matrices(peer, shape):
+    plain = FactorizationLayer(*shape, seed=3)
+    for state in (0, 1):
+        torch.manual_seed(state)
+        layer = PeerLayer(*shape, PEERS[peer], seed=3)
+        for weight, raw in zip(layer.orthonormal(), (plain.left, plain.right), strict=True):
+            torch.testing.assert_close(weight, torch.linalg.qr(raw).Q, atol=1e-14, rtol=0)
+        assert torch.equal(layer().S, plain().S)
+
+
+@every_peer
+def test_a_peer_learns_with_orthonormal_factors(peer):
+    layer, target = PeerLayer(6, 5, PEERS[peer], seed=0), note_targets(0, 6)["attention"][:, :5]
+    result = descend(layer, target, steps=60, **ONE_CYCLE)
+    assert result.relative_error < 0.5 * float(result.history[0])
+    factors = layer()
+    assert factors.relative_error(target).item() == result.relative_error
+    for Q in (factors.U, factors.V):
+        torch.testing.assert_close(Q.T @ Q, torch.eye(5, dtype=Q.dtype), atol=1e-12, rtol=0)
+
+
+@every_peer
+@pytest.mark.bad_input
+def test_gauss_newton_refuses_a_peer_whose_weights_it_cannot_write(peer):
+    with pytest.raises(ValueError, match="layer must"):
+        fit(PeerLayer(4, 4, PEERS[peer], seed=0), note_targets(0, 4)["attention"])
