@@ -54,7 +54,8 @@ class Fit:
     singular_values: Float[Tensor, "steps_plus_1 r"]
     """S at the same times, in the units of the target, in the layer's order."""
     converged: bool
-    """Whether training stopped by itself; always False for a fixed number of steps."""
+    """Whether training stopped by itself, at the tolerance or where no step helps any more; always
+    False for a fixed number of steps."""
     seconds: float
 
 
@@ -64,7 +65,9 @@ class FactorizationLayer(nn.Module):
     ``rank`` is the number of columns of U and V, at most and by default min(rows, columns).
     ``orthogonal`` names the map from parameters to U and V (a key of ``helpers.orthogonal.MAPS``),
     ``sigma`` the one to S: "free" (any sign; a negative one is moved into U, so that S ≥ 0 and both
-    orientations can be reached), "absolute" or "softplus". Starts at random, drawn from ``seed``.
+    orientations can be reached), "absolute" or "softplus". Starts at random, drawn from ``seed``:
+    standard normal for S, and for U and V normal of standard deviation ``start``, by default one over
+    the square root of their rows (a QR step moves Q the less, the larger the parameters are).
 
     Traceable: works under ``torch.compile`` without graph breaks.
     """
@@ -77,6 +80,7 @@ class FactorizationLayer(nn.Module):
         *,
         orthogonal: str = "signed qr",
         sigma: str = "free",
+        start: float | None = None,
         seed: int = 0,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
@@ -98,12 +102,14 @@ class FactorizationLayer(nn.Module):
         def parameter(size: int, square: bool = False) -> nn.Parameter:
             shape = (size, size if square else self.rank)
             draw = torch.randn(shape, generator=generator, dtype=torch.float64)
-            # Divided by √size a skew matrix turns by less than half a turn, where its maps saturate.
-            draw = draw / math.sqrt(size) if square else draw
+            draw = draw * (start or 1 / math.sqrt(size))
             return nn.Parameter(draw.to(device=device, dtype=dtype))
 
+        if start is not None:
+            start = real_number(start, "start", above=0)
         self.left = parameter(rows, orthogonal in SQUARE)
-        self.middle = nn.Parameter(parameter(1)[0].detach().clone())
+        middle = torch.randn(self.rank, generator=generator, dtype=torch.float64)
+        self.middle = nn.Parameter(middle.to(device=device, dtype=dtype))
         self.right = parameter(columns, orthogonal in SQUARE)
 
     def forward(self) -> Factors:
@@ -127,11 +133,18 @@ class FactorizationLayer(nn.Module):
 
 
 class NoteRecipe(FactorizationLayer):
-    """The factorization note's layer: LAPACK's QR of raw Gaussian parameters, S through softplus."""
+    """The factorization note's layer: LAPACK's QR of standard normal parameters, S through softplus.
 
-    def __init__(self, rows: int, columns: int | None = None, rank: int | None = None, **options):
+    The note trains in float32; the default here is float64, where the numbers reproduce. ``options``
+    go to :class:`FactorizationLayer` and may put one thing right at a time.
+    """
+
+    def __init__(
+        self, rows: int, columns: int | None = None, rank: int | None = None, **options: object
+    ):
         columns = rows if columns is None else columns
-        super().__init__(rows, columns, rank, orthogonal="qr", sigma="softplus", **options)
+        options = {"orthogonal": "qr", "sigma": "softplus", "start": 1.0} | options
+        super().__init__(rows, columns, rank, **options)
 
 
 def fit(layer: FactorizationLayer, target: Float[Tensor, "m n"], **options: object) -> Fit:
@@ -164,7 +177,7 @@ def descend(
     projection, Golub & Pereyra 1973); the layer's sigma must be free. ``watch`` is called with the
     factors before every step.
 
-    Raises as :func:`gauss_newton`.
+    Raises as :func:`gauss_newton`; after a DivergenceError the layer is as it was before.
     """
     target = _checked(layer, target)
     steps = integer(steps, "steps", least=1)
@@ -178,6 +191,7 @@ def descend(
     norm = torch.where(_norm(target) > 0, _norm(target), 1)
     size = _spectral_norm(target) if scale and target.any() else torch.ones_like(norm)
     parameters = list(layer.parameters())
+    before = [parameter.detach().clone() for parameter in parameters]
     if optimizer == "adam":
         stepper = torch.optim.Adam(parameters, lr=learning_rate)
     else:
@@ -222,7 +236,13 @@ def descend(
             _rescale(layer, size)
         final = layer()
     records.append((_norm(target - final.matrix()) / norm, final.S.clone()))
-    return _result(records, False, time.perf_counter() - start)
+    try:
+        return _result(records, False, time.perf_counter() - start)
+    except DivergenceError:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.copy_(value)
+        raise
 
 
 def gauss_newton(
@@ -351,7 +371,7 @@ def _spectral_norm(matrix: Float[Tensor, "m n"], iterations: int = 30) -> Float[
     """‖matrix‖₂ from below by power iteration, to a few per cent, which is enough to set a scale."""
     size = _norm(matrix)
     scaled = matrix / size
-    v = scaled.sum(0) + 1e-3
+    v = scaled[matrix.square().sum(1).argmax()]  # the longest row is never in the null space
     for _ in range(iterations):
         v = scaled.mT @ (scaled @ (v / v.norm()))
     return size * v.norm().sqrt()

@@ -77,9 +77,14 @@ class FactorizationOperator(nn.Module):
         left, S, right = _factor_core(core)
         return Factors(U @ left, S * largest[..., 0], V @ right)
 
-    def basis(self, X: Float[Tensor, "*batch m n"], rank: int) -> Float[Tensor, "*batch n r"]:
-        """Orthonormal columns that should span the leading right singular vectors of X."""
-        generator = torch.Generator().manual_seed(self.seed)
+    def basis(
+        self, X: Float[Tensor, "*batch m n"], rank: int, seed: int | None = None
+    ) -> Float[Tensor, "*batch n r"]:
+        """Orthonormal columns that should span the leading right singular vectors of X.
+
+        ``seed`` draws the first basis, by default the operator's.
+        """
+        generator = torch.Generator().manual_seed(self.seed if seed is None else seed)
         draw = torch.randn(X.shape[-1], rank, generator=generator, dtype=torch.float64)
         V = signed_qr(draw.to(X)).expand(*X.shape[:-2], -1, -1)
         for roots in self.roots.to(X):
@@ -149,16 +154,23 @@ def known_matrices(
 
 
 def excess_error(
-    operator: FactorizationOperator, X: Float[Tensor, "*batch m n"], S: Float[Tensor, "*batch k"]
+    operator: FactorizationOperator,
+    X: Float[Tensor, "*batch m n"],
+    S: Float[Tensor, "*batch k"],
+    *,
+    rank: int | None = None,
+    seed: int | None = None,
 ) -> Float[Tensor, "*batch"]:
     """(‖X − X̂‖_F² − ‖X − X_r‖_F²) / ‖X‖_F²: how much more is lost than by the best rank-r matrix.
 
-    ``S`` are the singular values of X. X̂ is the best approximation inside the operator's basis, so
-    that the difference is ‖X_r‖² − ‖XV‖²; below 1e-15 it is rounding, and is set to that.
+    ``S`` are the singular values of X; ``rank`` and ``seed`` are by default the operator's. X̂ is the
+    best approximation inside the operator's basis, so that the difference is ‖X_r‖² − ‖XV‖²; below
+    1e-15 it is rounding, and is set to that.
     """
-    V = operator.basis(X, integer(operator.rank, "rank", least=1, most=min(X.shape[-2:])))
+    rank = operator.rank if rank is None else rank
+    V = operator.basis(X, integer(rank, "rank", least=1, most=min(X.shape[-2:])), seed)
     energy = S.square()
-    lost = energy[..., : operator.rank].sum(-1) - (X @ V).square().sum((-2, -1))
+    lost = energy[..., :rank].sum(-1) - (X @ V).square().sum((-2, -1))
     return (lost / energy.sum(-1)).clamp(min=1e-15)
 
 
@@ -171,21 +183,19 @@ def train(seed: int, steps: int = TRAINING_STEPS) -> FactorizationOperator:
     steps = integer(steps, "steps", least=1)
     generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
     start = 0.5 * torch.rand(BLOCKS, DEGREE, generator=generator, dtype=torch.float64)
-    operator = FactorizationOperator(1, roots=start)
+    operator = FactorizationOperator(roots=start)
     optimizer = torch.optim.Adam(operator.parameters(), lr=0.03)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / steps, total_iters=steps)
     for step in trange(steps, desc=f"operator {seed}", delay=10, leave=False):
         n = SIZES[step % len(SIZES)]
         X, S = known_matrices(BATCH, n, generator=generator)
-        operator.rank = n // 4
-        operator.seed = int(torch.randint(2**31, (), generator=generator))
-        loss = excess_error(operator, X, S).log().mean()
+        basis = int(torch.randint(2**31, (), generator=generator))
+        loss = excess_error(operator, X, S, rank=n // 4, seed=basis).log().mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(operator.parameters(), 1.0)
         optimizer.step()
         schedule.step()
-    operator.seed = 0
     return operator
 
 

@@ -16,13 +16,15 @@ Map = Callable[[Float[Tensor, "*batch m r"]], Float[Tensor, "*batch m r"]]
 def lapack_qr(raw: Float[Tensor, "*batch m r"]) -> Float[Tensor, "*batch m r"]:
     """Q of the QR factorization, with the signs that LAPACK happens to give it.
 
-    Q is then a product of Householder reflections, so its determinant has a fixed sign for each size.
+    Q is then a product of Householder reflections, so a square Q has a determinant of fixed sign.
     """
     return torch.linalg.qr(raw).Q
 
 
 def signed_qr(raw: Float[Tensor, "*batch m r"]) -> Float[Tensor, "*batch m r"]:
-    """Q of the QR factorization whose R has a positive diagonal: the only one, and smooth in ``raw``.
+    """Q of the QR factorization whose R has a positive diagonal.
+
+    For a ``raw`` of full column rank there is just one, and it is smooth in ``raw``.
 
     Mezzadri 2007, section 5: of a Gaussian ``raw`` this Q is uniformly distributed, LAPACK's is not.
     """
@@ -43,13 +45,17 @@ def matrix_exponential(raw: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batc
 
 
 def householder(raw: Float[Tensor, "*batch m r"]) -> Float[Tensor, "*batch m r"]:
-    """First r columns of H₁H₂…H_r, H_k = I − 2vvᵀ/vᵀv with v column k of ``raw`` from its diagonal down."""
-    vectors = raw.tril()
-    Q = torch.eye(*raw.shape[-2:], dtype=raw.dtype, device=raw.device).expand_as(raw)
-    for k in reversed(range(raw.shape[-1])):
-        v = vectors[..., k : k + 1]
-        Q = Q - 2 * v @ (v.mT @ Q) / v.square().sum(-2, keepdim=True)
-    return Q
+    """First r columns of H₁H₂…H_r, H_k = I − 2vvᵀ/vᵀv with v column k of ``raw`` from its diagonal down.
+
+    With r = m the determinant is always (−1)ᵐ.
+    """
+    V = raw.tril()
+    gram = V.mT @ V
+    # H₁…H_r = I − VTVᵀ, where T⁻¹ holds the upper triangle of VᵀV with its diagonal halved.
+    inverse_T = gram.triu(1) + torch.diag_embed(gram.diagonal(dim1=-2, dim2=-1) / 2)
+    top = V[..., : raw.shape[-1], :].mT
+    identity = torch.eye(*raw.shape[-2:], dtype=raw.dtype, device=raw.device)
+    return identity - V @ torch.linalg.solve_triangular(inverse_T, top, upper=True)
 
 
 MAPS: dict[str, Map] = {

@@ -7,9 +7,22 @@ import pytest
 import torch
 from torch.nn.utils.parametrizations import orthogonal
 
-from helpers.ablation import ONE_CYCLE, RESULTS, ROWS, SEEDS, PeerLayer, load_ablation
+from helpers.ablation import (
+    FASTER,
+    RESULTS,
+    ROWS,
+    SEEDS,
+    PeerLayer,
+    flips,
+    load_ablation,
+    load_recipe,
+    overlap,
+    run_recipe,
+)
 from helpers.cases import NOTE_CASES, note_targets
-from helpers.factorization import FactorizationLayer, descend, fit
+from helpers.factorization import FactorizationLayer, Factors, descend, fit
+from helpers.nulls import gaussian
+from helpers.orthogonal import signed_qr
 
 PEERS = {
     "torch parametrization": orthogonal,
@@ -24,10 +37,11 @@ def test_it_covers_every_row_target_and_seed():
     for row in results.values():
         assert tuple(row) == NOTE_CASES
         for measured in row.values():
-            assert set(measured) == {"errors", "seconds"}
-            for numbers in measured.values():
+            assert set(measured) == {"errors", "sigma", "seconds"}
+            for name, numbers in measured.items():
                 assert len(numbers) == SEEDS == 10
-                assert all(math.isfinite(number) and number > 0 for number in numbers)
+                assert all(math.isfinite(number) and number >= 0 for number in numbers)
+                assert name == "sigma" or min(numbers) > 0
 
 
 def test_the_file_says_how_it_was_made():
@@ -80,7 +94,7 @@ def test_a_peer_starts_from_the_layers_own_matrices(peer, shape):
 @every_peer
 def test_a_peer_learns_with_orthonormal_factors(peer):
     layer, target = PeerLayer(6, 5, PEERS[peer], seed=0), note_targets(0, 6)["attention"][:, :5]
-    result = descend(layer, target, steps=60, **ONE_CYCLE)
+    result = descend(layer, target, steps=60, scale=True, **FASTER)
     assert result.relative_error < 0.5 * float(result.history[0])
     factors = layer()
     assert factors.relative_error(target).item() == result.relative_error
@@ -93,3 +107,33 @@ def test_a_peer_learns_with_orthonormal_factors(peer):
 def test_gauss_newton_refuses_a_peer_whose_weights_it_cannot_write(peer):
     with pytest.raises(ValueError, match="layer must"):
         fit(PeerLayer(4, 4, PEERS[peer], seed=0), note_targets(0, 4)["attention"])
+
+
+# What the note's recipe does on the way
+
+
+def test_flips_counts_columns_that_turn_around():
+    basis = torch.eye(5, 3, dtype=torch.float64)
+    path = torch.stack([basis, basis, -basis, basis * torch.tensor([-1.0, 1.0, 1.0])])
+    assert flips(path) == 3 + 2
+
+
+def test_overlap_at_both_ends_and_at_random():
+    U, V = signed_qr(gaussian(2, 32, 32, seed=0))
+    S = torch.linspace(2, 1, 32, dtype=torch.float64)
+    target = (U * S) @ V.mT
+    assert overlap(Factors(U, S, V), target) == pytest.approx(1)
+    assert overlap(Factors(U, S.flip(0), V), target) == pytest.approx(0, abs=1e-12)
+    random = [signed_qr(gaussian(32, 32, seed=seed)) for seed in range(1, 101)]
+    mean = sum(overlap(Factors(Q, S, V), target) for Q in random) / 100
+    assert mean == pytest.approx(4 / 32, abs=0.02)
+
+
+def test_what_the_recipe_does_measured_again():
+    stored = load_recipe()
+    assert tuple(stored) == NOTE_CASES
+    assert all(len(numbers) == SEEDS for seen in stored.values() for numbers in seen.values())
+    result, seen = run_recipe(note_targets(3)["Fourier"], seed=3)
+    assert result.relative_error > 0.5
+    for name, value in seen.items():
+        assert value == pytest.approx(stored["Fourier"][name][3], rel=0.05), name

@@ -619,8 +619,11 @@ def test_every_map_learns(orthogonal):
 @pytest.mark.parametrize("learning_rate", [1e5, 1e300])
 def test_divergence_is_reported(orthogonal, learning_rate):
     layer = FactorizationLayer(4, 4, orthogonal=orthogonal)
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
     with pytest.raises(DivergenceError, match=r"training diverged.*from [\d.]+ to "):
         descend(layer, gaussian(4, 4), steps=20, learning_rate=learning_rate)
+    for name, value in layer.state_dict().items():
+        assert torch.equal(value, before[name])
 
 
 def test_short_training_shows_no_progress_bar(capsys):
