@@ -3,6 +3,7 @@
 Each check names the argument, says what came and what is allowed, and hands the argument back.
 """
 
+import math
 from numbers import Integral, Real
 
 import torch
@@ -47,15 +48,25 @@ def integer(value: object, name: str, *, least: int, most: int | None = None) ->
     return int(value)
 
 
-def real_number(value: object, name: str, *, above: float, most: float = float("inf")) -> float:
-    """Return ``value`` as a float if ``above < value <= most`` and it is finite.
+def real_number(
+    value: object,
+    name: str,
+    *,
+    above: float = -math.inf,
+    least: float = -math.inf,
+    most: float = math.inf,
+) -> float:
+    """Return ``value`` as a float if it is finite, > ``above``, ≥ ``least`` and ≤ ``most``.
 
     Raises TypeError for anything but a real number, ValueError out of range.
     """
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, not {value!r} ({type(value).__name__})")
     number = float(value)
-    if not (above < number <= most) or number == float("inf"):
-        allowed = f"above {above:g}" + (f" and at most {most:g}" if most < float("inf") else "")
-        raise ValueError(f"{name} must be finite and {allowed}, not {number:g}")
+    if not (math.isfinite(number) and above < number and least <= number <= most):
+        bounds = (("above", above), ("at least", least), ("at most", most))
+        allowed = " and ".join(
+            f"{word} {bound:g}" for word, bound in bounds if math.isfinite(bound)
+        )
+        raise ValueError(f"{name} must be finite{allowed and ' and '}{allowed}, not {number:g}")
     return number

@@ -118,16 +118,28 @@ def judge(id_: str, measured: Tensor | float) -> None:
     if isinstance(measured, Tensor) and measured.numel() > 1:
         bind(f"{id_}_spread", spread(measured, claim.format))
         number = median_range(measured, claim.format)
+    _judged[id_] = number
     display(HTML(card(claim, number)))
+
+
+_judged: dict[str, str] = {}
+
+
+def verdicts(chapter: int) -> list[list[str]]:
+    """Rows (claim, verdict, measured, rule) of a chapter, with the numbers that ``judge`` has shown.
+
+    Raises KeyError if one of the chapter's claims has not been judged in this session.
+    """
+    return [
+        [c.id, f"{SYMBOLS[c.verdict]} {c.verdict}", _judged[c.id], _rule(c)]
+        for c in ledger().values()
+        if c.chapter == chapter
+    ]
 
 
 def card(claim: Claim, number: str) -> str:
     """The verdict as a small HTML card, with the id that the ledger page links to."""
-    rule = (
-        f", holds if {claim.holds_if}".replace("<=", "≤").replace(">=", "≥")
-        if claim.holds_if
-        else ""
-    )
+    rule = f", holds if {_rule(claim)}" if claim.holds_if else ""
     lines = (
         f"<strong>{claim.id} {SYMBOLS[claim.verdict]} {claim.verdict}</strong>",
         f"<span>{_plain(claim.claim)}</span>",
@@ -145,6 +157,10 @@ def bind(name: str, value: Tensor | float | str, spec: str = "") -> None:
     text = value if isinstance(value, str) else format(median(value), spec)
     metadata = {"scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}}
     display({"application/papermill.record/text/plain": repr(text)}, raw=True, metadata=metadata)
+
+
+def _rule(claim: Claim) -> str:
+    return (claim.holds_if or "–").replace("<=", "≤").replace(">=", "≥")
 
 
 def _plain(markdown: str) -> str:

@@ -3,8 +3,11 @@
 import pytest
 import torch
 
+from helpers import cases
 from helpers.attention import attention, attention_weights, causal_mask
 from helpers.cases import note_targets
+from helpers.checks import real_number
+from helpers.diagnostics import diagnose, input_dependence
 from helpers.factorization import FactorizationLayer, NoteRecipe, descend, fit, gauss_newton
 from helpers.nulls import random_attention, shuffle_within_rows
 from helpers.operator import FactorizationOperator, excess_error, train, trained_operator
@@ -329,3 +332,201 @@ def test_training_steps_of_an_operator(steps):
 def test_size_of_the_notes_targets(n):
     with pytest.raises((ValueError, TypeError), match=f"^n must be .*{n}"):
         note_targets(0, n)
+
+
+# Numbers
+
+
+@pytest.mark.parametrize(
+    ("bounds", "good", "bad", "said"),
+    [
+        ({}, -1e300, float("inf"), "x must be finite, not inf"),
+        ({}, 0, float("nan"), "x must be finite, not nan"),
+        ({"least": 0}, 0, -1e-9, "x must be finite and at least 0, not -1e-09"),
+        ({"above": 0}, 1e-9, 0, "x must be finite and above 0, not 0"),
+        ({"most": 1}, 1, 1.5, "x must be finite and at most 1, not 1.5"),
+        ({"least": 0, "most": 1}, 1, -2, "x must be finite and at least 0 and at most 1, not -2"),
+        ({"above": 0, "most": 1}, 1, 0, "x must be finite and above 0 and at most 1, not 0"),
+        ({"least": 0}, 5, float("inf"), "x must be finite and at least 0, not inf"),
+        ({"most": 1}, -5, float("-inf"), "x must be finite and at most 1, not -inf"),
+    ],
+)
+def test_bounds_of_a_number(bounds, good, bad, said):
+    assert real_number(good, "x", **bounds) == good
+    assert isinstance(real_number(good, "x", **bounds), float)
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        real_number(bad, "x", **bounds)
+
+
+@pytest.mark.parametrize("bad", ["1", None, True, 1j, [1.0], GOOD])
+def test_not_a_number(bad):
+    with pytest.raises(TypeError, match="^x must be a real number, not"):
+        real_number(bad, "x", least=0)
+
+
+# Diagnostics
+
+FOUR = torch.eye(4, dtype=torch.float64)
+HOLE = FOUR.clone()
+HOLE[1, 2] = float("nan")
+
+NO_SQUARE = [
+    (torch.ones(4, 5), ValueError, r"square.*\(4, 5\)"),
+    (FOUR[0], ValueError, "dimensions"),
+    (FOUR[None], ValueError, r"square.*\(1, 4, 4\)"),
+    (FOUR[:0], ValueError, "empty"),
+    (FOUR[:3, :3], ValueError, r"4×4.*\(3, 3\)"),
+    (0 * FOUR, ValueError, "zero"),
+    (HOLE, ValueError, "finite"),
+    (FOUR / 0, ValueError, "finite"),
+    (FOUR.long(), TypeError, "int64"),
+    (FOUR.half(), TypeError, "float16"),
+    (FOUR.to(torch.complex128), TypeError, "complex128"),
+    (FOUR.numpy(), TypeError, "ndarray"),
+    (FOUR.tolist(), TypeError, "list"),
+]
+
+
+@pytest.mark.parametrize(("bad", "error", "said"), NO_SQUARE)
+def test_matrix_to_diagnose(bad, error, said):
+    with pytest.raises(error, match=rf"^matrix must .*{said}"):
+        diagnose(bad)
+    with pytest.raises(error, match=rf"^truth must .*{said}"):
+        diagnose(FOUR, truth=bad)
+
+
+def test_truth_of_another_shape():
+    with pytest.raises(ValueError, match=r"^truth must .*\(4, 4\), not \(5, 5\)"):
+        diagnose(FOUR, truth=torch.eye(5))
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        *(("rank", bad) for bad in (0, -1, 5, 2.0, "2", True)),
+        *(("draws", bad) for bad in (1, 0, 9.0, None, True)),
+        *(("seed", bad) for bad in (-1, 0.5, None, True)),
+    ],
+)
+def test_options_of_diagnose(name, bad):
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must be .*{bad}"):
+        diagnose(FOUR, **{name: bad})
+
+
+PAIRS = torch.ones(3, 4, 2, dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    ("bad", "error", "said"),
+    [
+        (PAIRS / 0, ValueError, "finite"),
+        (PAIRS[:0], ValueError, "empty"),
+        (PAIRS[0], ValueError, "dimensions"),
+        (PAIRS.long(), TypeError, "int64"),
+        (PAIRS.to(torch.complex128), TypeError, "complex128"),
+        (PAIRS.numpy(), TypeError, "ndarray"),
+        (None, TypeError, "NoneType"),
+    ],
+)
+def test_pairs(bad, error, said):
+    with pytest.raises(error, match=rf"^inputs must .*{said}"):
+        input_dependence(bad, PAIRS)
+    with pytest.raises(error, match=rf"^outputs must .*{said}"):
+        input_dependence(PAIRS, bad)
+
+
+def test_pairs_of_two_shapes():
+    with pytest.raises(ValueError, match=r"^inputs and outputs must .*\(3, 4, 2\) and \(2, 4, 2\)"):
+        input_dependence(PAIRS, PAIRS[:2])
+    with pytest.raises(ValueError, match=r"^inputs and outputs must .*\(1, 3, 4, 2\)"):
+        input_dependence(PAIRS[None], PAIRS[None])
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 8), (8, 4, 1), (2, 4, 2), (2, 8, 3)])
+def test_too_few_pairs(shape):
+    few = torch.ones(shape)
+    with pytest.raises(ValueError, match=rf"^inputs must .*n = {shape[1]} .*not {shape[0]}"):
+        input_dependence(few, few)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"), [("draws", 1), ("draws", 9.0), ("seed", -1), ("seed", None)]
+)
+def test_options_of_input_dependence(name, bad):
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must be .*{bad}"):
+        input_dependence(PAIRS, PAIRS, **{name: bad})
+
+
+# The cases made right
+
+CASES = (
+    cases.low_rank,
+    cases.convolution,
+    cases.fourier,
+    cases.attention,
+    cases.random_operator,
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        *(("n", bad) for bad in (3, 0, -4, 8.0, "8", None, True)),
+        *(("samples", bad) for bad in (0, -1, 2.0, None)),
+        *(("width", bad) for bad in (0, 1.5, None)),
+        *(("noise", bad) for bad in (-0.1, float("nan"), float("inf"), "0.1", None, True)),
+        *(("seed", bad) for bad in (-1, 0.5, None, True)),
+    ],
+)
+@pytest.mark.parametrize("case", CASES)
+def test_arguments_of_a_case(case, name, bad):
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must be .*{bad}"):
+        case(**{name: bad})
+
+
+@pytest.mark.parametrize("bad", [0, 5, 2.0, None])
+def test_rank_of_a_case(bad):
+    with pytest.raises((ValueError, TypeError), match=f"^rank must be .*{bad}"):
+        cases.low_rank(4, rank=bad)
+    with pytest.raises((ValueError, TypeError), match=f"^rank must be .*{bad}"):
+        cases.attention(width=4, rank=bad)
+
+
+@pytest.mark.parametrize("bad", [0, -0.5, float("nan"), float("inf"), "2", None])
+def test_sharpness(bad):
+    with pytest.raises((ValueError, TypeError), match=f"^sharpness must be .*{bad}"):
+        cases.attention(sharpness=bad)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        (),
+        (1.0, 2.0),
+        (0.0, 0.0, 0.0),
+        (1.0,) * 9,
+        (1.0, float("nan"), 1.0),
+        (1.0, "2", 1.0),
+        ((1.0, 2.0, 3.0),),
+        "abc",
+        "",
+        None,
+        1.0,
+        GOOD,
+    ],
+)
+def test_kernel(bad):
+    with pytest.raises((ValueError, TypeError), match="^kernel must be|^kernel must have"):
+        cases.convolution(8, kernel=bad)
+
+
+@pytest.mark.parametrize("samples", [0, 4, 5, -1, 2.0, None])
+def test_split_of_a_case(samples):
+    with pytest.raises((ValueError, TypeError), match=f"^samples must be .*{samples}"):
+        cases.fourier(4, 4).split(samples)
+
+
+@pytest.mark.parametrize("n", [0, -1, 4.0, None])
+def test_size_of_hartleys_matrix(n):
+    with pytest.raises((ValueError, TypeError), match=f"^n must be .*{n}"):
+        cases.hartley(n)

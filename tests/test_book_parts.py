@@ -214,6 +214,16 @@ def test_judging_shows_a_card_and_binds_the_number(ledger, monkeypatch):
     assert "✓ holds" in card
 
 
+def test_a_chapter_lists_what_was_judged(ledger, monkeypatch):
+    monkeypatch.setattr(claims, "display", lambda *args, **kwargs: None)
+    monkeypatch.setattr(claims, "_judged", {})
+    ledger["X02"] = replace(CLAIM, id="X02", chapter=2)
+    with pytest.raises(KeyError, match="X01"):
+        claims.verdicts(1)
+    claims.judge("X01", torch.tensor([4.9, 5.04, 5.1]))
+    assert claims.verdicts(1) == [["X01", "✓ holds", "5.0 (4.9 to 5.1)", "≤ 6"]]
+
+
 @pytest.mark.parametrize(
     ("change", "value", "said"),
     [
