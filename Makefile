@@ -22,7 +22,7 @@ help:
 	@echo "make test       lint, unit tests, re-execution of every notebook, browser tests of the built site"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute every notebook again, in place"
-	@echo "make results    make the precomputed results in helpers/data again (about an hour and a half)"
+	@echo "make results    make the precomputed results in helpers/data again (about two hours)"
 	@echo "make clean      remove the built site;  make distclean  remove the environment too"
 
 book: site
@@ -50,6 +50,7 @@ results: environment
 	$(BIN)/python -m helpers.training --all
 	$(BIN)/python -m helpers.operator
 	$(BIN)/python -m helpers.ablation
+	$(BIN)/python -m helpers.compression
 
 # From nothing each time: Sphinx reports a page's warnings only when it reads that page again.
 site: environment frontend

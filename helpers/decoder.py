@@ -58,10 +58,13 @@ class Block(nn.Module):
         x = self.attention_norm(x)
         return rotate(self._split(x @ self.W_Q)), rotate(self._split(x @ self.W_K))
 
+    def values(self, x: Tensor) -> Tensor:
+        """Values (batch, heads, n, d)."""
+        return self._split(self.attention_norm(x) @ self.W_V)
+
     def forward(self, x: Tensor, weights: Tensor) -> Tensor:
         """The block's output with ``weights`` (batch, heads, n, n) as its attention matrices."""
-        values = self._split(self.attention_norm(x) @ self.W_V)
-        x = x + (weights @ values).transpose(-3, -2).flatten(-2) @ self.W_O
+        x = x + (weights @ self.values(x)).transpose(-3, -2).flatten(-2) @ self.W_O
         return x + self.mlp(self.mlp_norm(x))
 
     def _split(self, rows: Tensor) -> Tensor:  # (batch, n, width) → (batch, heads, n, d)
@@ -137,24 +140,29 @@ class Decoder(nn.Module):
         self, tokens: Int64[Tensor, "batch n"]
     ) -> tuple[Float[Tensor, "batch layers heads n d"], Float[Tensor, "batch layers heads n d"]]:
         """Queries and keys of every layer and head: A = softmax(QKᵀ/√d) under the causal mask."""
-        pairs: list[tuple[Tensor, Tensor]] = []
-        self._stream(tokens, None, pairs)
-        queries, keys = zip(*pairs, strict=True)
-        return torch.stack(queries, 1), torch.stack(keys, 1)
+        return self.heads(tokens)[:2]
+
+    def heads(
+        self, tokens: Int64[Tensor, "batch n"]
+    ) -> tuple[Float[Tensor, "batch layers heads n d"], ...]:
+        """Queries, keys and values of every layer and head."""
+        triples: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._stream(tokens, None, triples)
+        return tuple(torch.stack(part, 1) for part in zip(*triples, strict=True))
 
     def _stream(
         self,
         tokens: Tensor,
         transform: Transform | None,
-        pairs: list[tuple[Tensor, Tensor]] | None = None,
+        triples: list[tuple[Tensor, Tensor, Tensor]] | None = None,
     ) -> Tensor:
         _check_tokens(tokens, self.context)
         mask = causal_mask(tokens.shape[1], device=tokens.device)
         x = self.embedding(tokens)
         for layer, block in enumerate(self.blocks):
             queries, keys = block.queries_keys(x)
-            if pairs is not None:
-                pairs.append((queries, keys))
+            if triples is not None:
+                triples.append((queries, keys, block.values(x)))
             weights = attention_weights(queries, keys, mask=mask)
             x = block(x, weights if transform is None else transform(layer, weights))
         return x

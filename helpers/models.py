@@ -152,8 +152,7 @@ def minilm_attention(
     ``text`` and ``max_length`` as in :func:`minilm_tokens`; ``model`` is the trained encoder
     unless another one, such as :func:`minilm_reinitialised`, is given.
     """
-    weights, _, _ = _run(text, max_length, model)
-    return weights
+    return _run(text, max_length, model)[0]
 
 
 def minilm_queries_keys(
@@ -166,19 +165,33 @@ def minilm_queries_keys(
 
     Arguments and errors as for :func:`minilm_attention`.
     """
-    _, queries, keys = _run(text, max_length, model)
-    return queries, keys
+    return _run(text, max_length, model)[1:3]
+
+
+def minilm_heads(
+    text: str | Int64[Tensor, "pieces"],
+    max_length: int | None = None,
+    *,
+    model: "BertModel | None" = None,
+) -> tuple[Float64[Tensor, "layers heads n d"], ...]:
+    """Queries, keys and values of every layer and head (d = 32), float64.
+
+    Arguments and errors as for :func:`minilm_attention`.
+    """
+    return _run(text, max_length, model)[1:]
 
 
 def _run(
     text: object, max_length: object, model: "BertModel | None"
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Attention weights, queries, keys and values of every layer and head."""
     tokens = minilm_tokens(text, max_length)
     model = minilm() if model is None else model
-    queries, keys, hooks = [], [], []
+    queries, keys, values, hooks = [], [], [], []
     for layer in model.encoder.layer:
         attention = layer.attention.self
-        for linear, store in ((attention.query, queries), (attention.key, keys)):
+        pairs = ((attention.query, queries), (attention.key, keys), (attention.value, values))
+        for linear, store in pairs:
             hook = linear.register_forward_hook(
                 lambda _, __, out, store=store: store.append(out[0])
             )
@@ -196,7 +209,8 @@ def _run(
         return torch.stack(rows).unflatten(-1, (heads, -1)).transpose(1, 2)
 
     # Tensors made in inference mode cannot enter autograd later; clones can.
-    return torch.cat(weights).clone(), per_head(queries).clone(), per_head(keys).clone()
+    rows = (per_head(part).clone() for part in (queries, keys, values))
+    return torch.cat(weights).clone(), *rows
 
 
 def _word_pieces(text: object, folder: Path) -> list[int]:

@@ -9,7 +9,8 @@ from helpers.cases import note_targets
 from helpers.checks import real_number
 from helpers.diagnostics import diagnose, input_dependence
 from helpers.factorization import FactorizationLayer, NoteRecipe, descend, fit, gauss_newton
-from helpers.nulls import random_attention, shuffle_within_rows
+from helpers.low_rank import METHODS, ORACLES, compress
+from helpers.nulls import gaussian, random_attention, shuffle_within_rows
 from helpers.operator import FactorizationOperator, excess_error, train, trained_operator
 from helpers.spectrum import distance_to_rank_one, spectrum, truncate
 
@@ -530,3 +531,216 @@ def test_split_of_a_case(samples):
 def test_size_of_hartleys_matrix(n):
     with pytest.raises((ValueError, TypeError), match=f"^n must be .*{n}"):
         cases.hartley(n)
+
+
+# Landmarks
+
+LANDMARKS = [method for method in METHODS if method not in ORACLES]
+PARTS = {
+    name: gaussian(*shape, seed=seed)
+    for seed, (name, shape) in enumerate(
+        {"queries": (9, 4), "keys": (6, 4), "values": (6, 3)}.items()
+    )
+}
+
+
+def try_to_compress(method="k-means", rank=2, *, options=None, **changed):
+    return compress(method, **{**PARTS, **changed}, rank=rank, **(options or {}))
+
+
+def with_entry(name, value):
+    tensor = PARTS[name].clone()
+    tensor[1, 2] = value
+    return tensor
+
+
+@pytest.mark.parametrize("bad", ["kmeans", "K-means", "", None, 3])
+def test_unknown_method(bad):
+    with pytest.raises(ValueError, match="^method must be one of 'constant', .*'learned'.*, not"):
+        try_to_compress(bad)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bad", [0, -1, 7, 2.0, "2", True, None])
+def test_rank_of_a_compression(method, bad):
+    with pytest.raises((ValueError, TypeError), match=rf"^rank must be .*{bad}"):
+        try_to_compress(method, bad)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize("name", PARTS)
+def test_non_finite_parts(method, name, bad):
+    with pytest.raises(ValueError, match=f"^{name} must be finite, but 1 of its"):
+        try_to_compress(method, **{name: with_entry(name, bad)})
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (torch.ones(6, 4, dtype=torch.int64), "int64"),
+        (torch.ones(6, 4, dtype=torch.float16), "float16"),
+        (torch.ones(6, 4, dtype=torch.complex128), "complex128"),
+        (PARTS["keys"].numpy(), "ndarray"),
+        (PARTS["keys"].tolist(), "list"),
+        (None, "NoneType"),
+    ],
+)
+@pytest.mark.parametrize("name", PARTS)
+def test_kind_of_the_parts(name, bad, said):
+    with pytest.raises(TypeError, match=rf"^{name} must .*{said}"):
+        try_to_compress(**{name: bad})
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (PARTS["keys"][0], "dimensions"),
+        (PARTS["keys"][:0], "empty"),
+        (PARTS["keys"][:, :0], "empty"),
+    ],
+)
+@pytest.mark.parametrize("name", PARTS)
+def test_shape_of_the_parts(name, bad, said):
+    with pytest.raises(ValueError, match=rf"^{name} must .*{said}"):
+        try_to_compress(**{name: bad})
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_dtypes_of_the_parts_differ(name):
+    with pytest.raises(TypeError, match=r"must share .*dtype.*float(32|64).*float(32|64)"):
+        try_to_compress(**{name: PARTS[name].float()})
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_leading_axes_of_the_parts_differ(name):
+    for extra in ((1,), (2,), (1, 1)):
+        with pytest.raises(ValueError, match=r"must share .*leading axes"):
+            try_to_compress(**{name: PARTS[name].expand(*extra, *PARTS[name].shape)})
+
+
+def test_widths_of_queries_and_keys_differ():
+    with pytest.raises(ValueError, match="^queries and keys must have the same width, not 3 and 4"):
+        try_to_compress(queries=PARTS["queries"][:, :3])
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_values_without_a_row_per_key(rows):
+    with pytest.raises(ValueError, match=f"^values must have one row per key, not {rows}"):
+        try_to_compress(values=PARTS["values"][:rows])
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("name", ["queries", "keys"])
+def test_zero_rows(method, name):
+    tensor = PARTS[name].clone()
+    tensor[2] = 0
+    tensor[4] = -0.0
+    with pytest.raises(ValueError, match=f"^{name} must have no zero row, but 2 are zero"):
+        try_to_compress(method, **{name: tensor})
+    batch = {part: torch.stack([value, value]) for part, value in PARTS.items()}
+    batch[name][1, 3] = 0
+    with pytest.raises(ValueError, match=f"^{name} must have no zero row, but 1 are zero"):
+        try_to_compress(method, **batch)
+
+
+def test_a_zero_row_of_values_and_single_zeros_anywhere_are_fine():
+    parts = {name: with_entry(name, 0) for name in PARTS}
+    parts["values"][3] = 0
+    assert try_to_compress(**parts).attend(parts["queries"]).isfinite().all()
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        *(("scale", bad) for bad in (0, -1, float("nan"), float("inf"), "1", True)),
+        *(("seed", bad) for bad in (-1, 0.5, "1", None, True)),
+    ],
+)
+def test_scale_and_seed_of_a_compression(method, name, bad):
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must be .*{bad}"):
+        try_to_compress(method, options={name: bad})
+
+
+@pytest.mark.parametrize("method", LANDMARKS)
+def test_landmarks_serve_no_mask(method):
+    mask = torch.ones(9, 6, dtype=torch.bool)
+    with pytest.raises(ValueError, match=f"^mask must be None for '{method}'; only .*truncated"):
+        try_to_compress(method, options={"mask": mask})
+
+
+@pytest.mark.parametrize("method", ORACLES)
+@pytest.mark.parametrize(
+    ("mask", "error"),
+    [
+        (torch.ones(9, 6), TypeError),
+        ([[True]], TypeError),
+        (torch.ones(6, 9, dtype=torch.bool), ValueError),
+        (torch.zeros(9, 6, dtype=torch.bool), ValueError),
+    ],
+)
+def test_mask_of_an_oracle(method, mask, error):
+    with pytest.raises(error, match="^mask must"):
+        try_to_compress(method, options={"mask": mask})
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        *(("steps", bad) for bad in (0, -1, 2.0, None, True)),
+        *(("batch", bad) for bad in (0, -1, 2.0, None, True)),
+        *(("learning_rate", bad) for bad in (0, -0.1, float("nan"), float("inf"), "1", None)),
+    ],
+)
+def test_options_of_learned(name, bad):
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must be .*{bad}"):
+        try_to_compress("learned", options={name: bad})
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_unknown_option_of_a_method(method):
+    with pytest.raises(TypeError, match="stepz"):
+        try_to_compress(method, options={"stepz": 3})
+
+
+@pytest.mark.parametrize("method", LANDMARKS)
+@pytest.mark.parametrize(
+    ("bad", "error", "said"),
+    [
+        (PARTS["queries"][:, :3], ValueError, "have width 4, not 3"),
+        (PARTS["queries"][0], ValueError, "dimensions"),
+        (PARTS["queries"][:0], ValueError, "empty"),
+        (with_entry("queries", float("nan")), ValueError, "finite"),
+        (PARTS["queries"].long(), TypeError, "int64"),
+        (PARTS["queries"].numpy(), TypeError, "ndarray"),
+        (None, TypeError, "NoneType"),
+    ],
+)
+def test_queries_to_attend(method, bad, error, said):
+    options = {"steps": 1} if method == "learned" else {}
+    result = try_to_compress(method, options=options)
+    with pytest.raises(error, match=f"^queries must .*{said}"):
+        result.attend(bad)
+
+
+@pytest.mark.parametrize("method", ORACLES)
+@pytest.mark.parametrize(
+    "bad", [PARTS["queries"][:, :3], PARTS["queries"][0], PARTS["queries"].float(), NAN]
+)
+def test_queries_an_oracle_cannot_serve(method, bad):
+    with pytest.raises(ValueError, match="^queries must be those"):
+        try_to_compress(method).attend(bad)
+
+
+@pytest.mark.parametrize(
+    ("bad", "error"),
+    [
+        (PARTS["queries"].float(), TypeError),
+        (PARTS["queries"].expand(3, 9, 4), ValueError),
+    ],
+)
+def test_queries_to_attend_of_another_dtype_or_batch(bad, error):
+    batch = {part: torch.stack([value, value]) for part, value in PARTS.items()}
+    with pytest.raises(error, match="^queries must"):
+        try_to_compress(**batch).attend(bad)

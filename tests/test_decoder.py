@@ -84,6 +84,17 @@ def test_attention_is_the_books_formula_of_queries_and_keys():
     assert torch.equal(weights, attention_weights(queries, keys, mask=causal_mask(24)))
 
 
+def test_heads_are_queries_keys_and_the_values_of_each_block():
+    decoder = small()
+    queries, keys, values = decoder.heads(TOKENS)
+    for found, expected in zip((queries, keys), decoder.queries_keys(TOKENS), strict=True):
+        assert torch.equal(found, expected)
+    stream = decoder.embedding(TOKENS)
+    assert torch.equal(values[:, 0], decoder.blocks[0].values(stream))
+    mixed = decoder.blocks[0](stream, decoder.attention(TOKENS)[:, 0])
+    assert torch.equal(values[:, 1], decoder.blocks[1].values(mixed))
+
+
 def test_one_layer_by_hand():
     decoder = Decoder(seed=1, width=8, layers=1, heads=1, context=32).double()
     block, tokens = decoder.blocks[0], TOKENS[:1, :5]

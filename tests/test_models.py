@@ -9,13 +9,14 @@ import torch
 from transformers import BertModel
 
 from helpers import models
-from helpers.attention import attention_weights
+from helpers.attention import attention, attention_weights
 from helpers.models import (
     MINILM_SHA256,
     ModelFileError,
     minilm,
     minilm_attention,
     minilm_folder,
+    minilm_heads,
     minilm_queries_keys,
     minilm_reinitialised,
     minilm_tokens,
@@ -59,6 +60,20 @@ def test_queries_and_keys_give_the_weights(model):
     assert queries.shape == keys.shape == (6, 12, 64, 32)
     weights = minilm_attention(*arguments, model=model)
     torch.testing.assert_close(attention_weights(queries, keys), weights, rtol=0, atol=1e-12)
+
+
+def test_heads_give_what_the_first_layer_puts_out():
+    queries, keys, values = minilm_heads(text("prose", 0), 64)
+    outputs = []
+    model = minilm()
+    hook = model.encoder.layer[0].attention.self.register_forward_hook(
+        lambda _, __, out: outputs.append(out[0])
+    )
+    with torch.inference_mode():
+        model(minilm_tokens(text("prose", 0), 64)[None], output_attentions=True)
+    hook.remove()
+    by_heads = attention(queries[0], keys[0], values[0]).transpose(0, 1).flatten(1)
+    torch.testing.assert_close(by_heads, outputs[0][0], rtol=0, atol=1e-12)
 
 
 def test_known_tokens():
