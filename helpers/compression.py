@@ -1,11 +1,12 @@
 """Chapter 4's bench: every method of ``helpers.low_rank`` on held-out queries, and the time it takes.
 
-``python -m helpers.compression`` (about 20 minutes on two cores) writes ``helpers/data/compression.safetensors``
+``python -m helpers.compression`` (about half an hour on two cores) writes ``helpers/data/compression.safetensors``
 and ``helpers/data/compression.json``. The chapter reads them and repeats a smaller instance live.
 """
 
 import json
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
@@ -27,6 +28,7 @@ from helpers.texts import TEXTS_PER_KIND, text
 RANKS = {"MiniLM": (16, 32, 64, 128), "decoder": (4, 8, 16, 32), "Gaussian": (16, 32, 64, 128)}
 DOCUMENTS = (0, 1)
 SHARPNESS = (0.5, 1.0, 2.0, 4.0)
+WEIGHTS_RANK = 32
 FITTING = (128, 512, 1536, 3584)
 LENGTHS = (512, 1024, 2048, 4096, 8192, 16384)
 WARM_UP = 5
@@ -99,8 +101,25 @@ def errors(data: dict[str, Tensor], method: str, rank: int) -> Float[Tensor, "he
     return relative_error(answer.attend(queries), attention(queries, keys, values))
 
 
+def weight_errors(
+    data: dict[str, Tensor], method: str, rank: int, heads_at_once: int = 12
+) -> Float[Tensor, "heads"]:
+    """Relative error of A itself on the held-out queries: that of the outputs for V = I."""
+    found = []
+    for part in zip(*(rows.split(heads_at_once) for rows in data.values()), strict=True):
+        some = dict(zip(data, part, strict=True))
+        heads, n = some["keys"].shape[:2]
+        some["values"] = torch.eye(n).to(some["keys"]).expand(heads, n, n)
+        found.append(errors(some, method, rank))
+    return torch.cat(found)
+
+
 def bench() -> dict[str, Tensor]:
-    """Errors by source, (ranks, methods, heads) in the order of RANKS and METHODS."""
+    """Errors by source, (ranks, methods, heads) in the order of RANKS and METHODS.
+
+    "weights" holds the errors of A, (methods, heads); "fitting queries" those of learned landmarks
+    by the number of queries in the fit, (ranks, FITTING, heads).
+    """
     sources: dict[str, Callable[[], dict[str, Tensor]]] = {
         f"MiniLM/{i}": partial(minilm_document, i) for i in DOCUMENTS
     }
@@ -115,6 +134,9 @@ def bench() -> dict[str, Tensor]:
         ]
         tables[source] = torch.stack(rows)
     data = minilm_document(0)
+    tables["weights"] = torch.stack(
+        [weight_errors(data, method, WEIGHTS_RANK) for method in tqdm(METHODS, desc="weights")]
+    )
     tables["fitting queries"] = torch.stack(
         [
             torch.stack(
@@ -129,20 +151,42 @@ def bench() -> dict[str, Tensor]:
     return tables
 
 
-def timings(rank: int = 64, repeats: int = 7, heads: int = 4, width: int = 64) -> dict[str, list]:
-    """Seconds of exact and of compressed attention for 1024 queries, by the number of keys n.
+def peak_memory(run: Callable[[], Tensor]) -> int:
+    """Most bytes that ``run`` holds at once beyond what existed before, its result included."""
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
+        result = run()  # kept alive until the profile ends
+    with tempfile.TemporaryDirectory() as folder:
+        profile.export_chrome_trace(path := f"{folder}/trace.json")
+        events = json.loads(Path(path).read_text(encoding="utf-8"))["traceEvents"]
+    del result
+    changes = [(e["ts"], e["args"]["Bytes"]) for e in events if e.get("name") == "[memory]"]
+    held = peak = 0
+    for _, change in sorted(changes, key=lambda pair: pair[0]):
+        held += change
+        peak = max(peak, held)
+    return peak
 
-    Median, smallest and largest of ``repeats`` runs; both run in turn, so that a busy machine hits both.
+
+def timings(rank: int = 64, repeats: int = 7, heads: int = 4, width: int = 64) -> dict[str, list]:
+    """Seconds and bytes of exact and of compressed attention for 1024 queries, by the number of keys n.
+
+    "unfused" is exact too, but forms all of A. Seconds: median, smallest and largest of ``repeats``
+    runs; all run in turn, so that a busy machine hits all. Bytes: of the keys, values and biases that
+    must be kept, and the peak while attending.
     """
-    table: dict[str, list] = {"n": list(LENGTHS), "exact": [], "landmarks": []}
-    queries = gaussian(heads, 1024, width, seed=0).float()
+    names = ("exact", "unfused", "landmarks")
+    table: dict[str, list] = {name + what: [] for name in names for what in ("", " kept", " peak")}
+    table["n"] = list(LENGTHS)
+    # torch's fused attention, the fast one, needs four axes; with three it would form all of A.
+    queries = gaussian(1, heads, 1024, width, seed=0).float()
     for n in LENGTHS:
-        keys, values = gaussian(2, heads, n, width, seed=1).float()
-        small = Landmarks(
-            "timing", keys[:, :rank], values[:, :rank], torch.zeros(heads, rank), width**-0.5
-        )
+        keys, values = gaussian(2, 1, heads, n, width, seed=1).float()
+        bias = torch.zeros(1, heads, rank)
+        small = Landmarks("timing", keys[..., :rank, :], values[..., :rank, :], bias, width**-0.5)
         runs = {
             "exact": partial(nn.functional.scaled_dot_product_attention, queries, keys, values),
+            "unfused": partial(attention, queries, keys, values),
             "landmarks": partial(small.attend, queries),
         }
         seconds: dict[str, list[float]] = {name: [] for name in runs}
@@ -152,8 +196,12 @@ def timings(rank: int = 64, repeats: int = 7, heads: int = 4, width: int = 64) -
                 run()
                 if repeat >= WARM_UP:
                     seconds[name].append(time.perf_counter() - start)
+        kept = dict.fromkeys(runs, (keys, values))
+        kept["landmarks"] = (small.keys, small.values, small.bias)
         for name, measured in seconds.items():
             table[name].append([statistics.median(measured), min(measured), max(measured)])
+            table[f"{name} kept"].append(sum(part.numel() * part.itemsize for part in kept[name]))
+            table[f"{name} peak"].append(peak_memory(runs[name]))
     return table
 
 
@@ -163,7 +211,9 @@ def fitting_time(rank: int) -> dict[str, float]:
     start = time.perf_counter()
     compress("learned", data["fit"], data["keys"], data["values"], rank)
     fitted = time.perf_counter()
-    attention(data["fit"], data["keys"], data["values"])
+    nn.functional.scaled_dot_product_attention(
+        *(data[name][None] for name in ("fit", "keys", "values"))
+    )
     return {"fit": fitted - start, "exact": time.perf_counter() - fitted}
 
 
@@ -184,4 +234,4 @@ if __name__ == "__main__":
         {k: v.contiguous().float() for k, v in bench().items()}, FOLDER / "compression.safetensors"
     )
     rounded = json.loads(json.dumps(measured), parse_float=lambda t: float(f"{float(t):.3g}"))
-    (FOLDER / "compression.json").write_text(json.dumps(rounded, indent=1) + "\n", encoding="utf-8")
+    (FOLDER / "compression.json").write_text(json.dumps(rounded) + "\n", encoding="utf-8")
