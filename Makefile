@@ -22,7 +22,7 @@ help:
 	@echo "make test       lint, unit tests, re-execution of every notebook, browser tests of the built site"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute every notebook again, in place"
-	@echo "make results    make the precomputed results in helpers/data again (about two hours)"
+	@echo "make results    make the precomputed results in helpers/data again (about four hours)"
 	@echo "make clean      remove the built site;  make distclean  remove the environment too"
 
 book: site
@@ -51,6 +51,10 @@ results: environment
 	$(BIN)/python -m helpers.operator
 	$(BIN)/python -m helpers.ablation
 	$(BIN)/python -m helpers.compression
+	$(BIN)/python -m helpers.butterfly
+	$(BIN)/python -m helpers.choosing
+	$(BIN)/python -m helpers.stack
+	$(BIN)/python -m helpers.pruning
 
 # From nothing each time: Sphinx reports a page's warnings only when it reads that page again.
 site: environment frontend

@@ -52,11 +52,12 @@ def check(
 def _difference(got: object, expected: object, tolerance: float) -> str | None:
     if got is None or got is ...:
         return "the function returned nothing; replace the dots by your answer"
+    dtype = torch.complex128 if torch.as_tensor(expected).is_complex() else torch.float64
     try:
-        got = torch.as_tensor(got, dtype=torch.float64)
+        got = torch.as_tensor(got, dtype=dtype)
     except (TypeError, ValueError, RuntimeError):
         return f"the function returned a {type(got).__name__}, which is no number or tensor"
-    expected = torch.as_tensor(expected, dtype=torch.float64)
+    expected = torch.as_tensor(expected, dtype=dtype)
     if got.shape != expected.shape:
         return f"the shape is {tuple(got.shape)}, expected {tuple(expected.shape)}"
     error = float((got - expected).abs().max())
@@ -66,4 +67,8 @@ def _difference(got: object, expected: object, tolerance: float) -> str | None:
 
 
 def _values(got: Tensor, expected: Tensor) -> str:
-    return f" ({float(got):.6g}, expected {float(expected):.6g})" if got.ndim == 0 else ""
+    return (
+        f" ({float(got):.6g}, expected {float(expected):.6g})"
+        if got.ndim == 0 and not got.is_complex()
+        else ""
+    )

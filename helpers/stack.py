@@ -153,7 +153,7 @@ def train(
     task: Task,
     *,
     price: float = PRICE,
-    steps: int = 400,
+    steps: int = 300,
     batch: int = 32,
     learning_rate: float = 1e-2,
     gate_rate: float = 0.05,

@@ -3,8 +3,17 @@
 import pytest
 import torch
 
-from helpers import cases
+from helpers import butterfly, cases, pruning, universal
 from helpers.attention import attention, attention_weights, causal_mask
+from helpers.butterfly import (
+    GOALS,
+    Butterfly,
+    SoftPermutation,
+    bit_reversal,
+    cooley_tukey,
+    learn_permutation,
+    rank_one_bound,
+)
 from helpers.cases import note_targets
 from helpers.checks import real_number
 from helpers.diagnostics import diagnose, input_dependence
@@ -13,6 +22,9 @@ from helpers.low_rank import METHODS, ORACLES, compress
 from helpers.nulls import gaussian, random_attention, shuffle_within_rows
 from helpers.operator import FactorizationOperator, excess_error, train, trained_operator
 from helpers.spectrum import distance_to_rank_one, spectrum, truncate
+from helpers.stack import Stack, Task, characters
+from helpers.stack import train as stack_training
+from helpers.universal import CLASSES, UniversalLayer
 
 GOOD = torch.eye(3, dtype=torch.float64)
 NAN = GOOD.clone()
@@ -744,3 +756,259 @@ def test_queries_to_attend_of_another_dtype_or_batch(bad, error):
     batch = {part: torch.stack([value, value]) for part, value in PARTS.items()}
     with pytest.raises(error, match="^queries must"):
         try_to_compress(**batch).attend(bad)
+
+
+# Butterfly products
+
+NO_POWERS_OF_TWO = [0, 1, 3, 6, 12, -8, 8.0, "8", None, True]
+TARGET = GOALS["DFT"](8, 0).matrix
+
+
+@pytest.mark.parametrize("bad", NO_POWERS_OF_TWO)
+@pytest.mark.parametrize(
+    "call",
+    [
+        Butterfly,
+        bit_reversal,
+        cooley_tukey,
+        learn_permutation,
+        lambda n: SoftPermutation(n, copies=1),
+        *(lambda n, make=make: make(n, 0) for make in GOALS.values()),
+    ],
+    ids=["Butterfly", "bit_reversal", "cooley_tukey", "learn_permutation", "soft", *GOALS],
+)
+def test_no_power_of_two(call, bad):
+    with pytest.raises((ValueError, TypeError), match=f"^n must be .*{bad}"):
+        call(bad)
+
+
+@pytest.mark.parametrize("n", [0, 1, 6])
+def test_bound_of_a_size_that_is_no_power_of_two(n):
+    with pytest.raises(ValueError, match=f"^n must be .*{n}"):
+        rank_one_bound(torch.eye(n), torch.arange(n))
+
+
+@pytest.mark.parametrize("strides", [(), (3,), (0,), (-1,), (8,), (1, 2, 16), ("1",), "12"])
+def test_strides(strides):
+    with pytest.raises(ValueError, match=r"^strides must be taken from \(1, 2, 4\), not \("):
+        Butterfly(8, strides=strides)
+
+
+@pytest.mark.parametrize("name", ["input_order", "output_order"])
+@pytest.mark.parametrize(
+    "order",
+    [
+        torch.zeros(8, dtype=torch.int64),
+        torch.arange(8) + 1,
+        torch.arange(8) - 1,
+        torch.arange(4),
+        torch.arange(16),
+        torch.arange(8)[None],
+        torch.tensor(0),
+        [0, 1, 2, 3, 4, 5, 6, 6],
+        torch.arange(8) / 2,
+    ],
+)
+def test_no_permutation(name, order):
+    with pytest.raises(ValueError, match=f"^{name} must be a permutation of 0 … 7"):
+        Butterfly(8, **{name: order})
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.int64, "complex128", None])
+def test_dtype_of_a_butterfly(dtype):
+    with pytest.raises(ValueError, match=f"^dtype must be complex64 or complex128, not {dtype}"):
+        Butterfly(8, dtype=dtype)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        *(("copies", bad) for bad in (0, -1, 2.0, "2", True)),
+        *(("seed", bad) for bad in (-1, 0.5, None, True)),
+    ],
+)
+def test_copies_and_seed_of_a_butterfly(name, bad):
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must be .*{bad}"):
+        Butterfly(8, **{name: bad})
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, None])
+def test_seeds_of_permutations(seed):
+    with pytest.raises((ValueError, TypeError), match="^seed must be"):
+        SoftPermutation(8, copies=1, seed=seed)
+    with pytest.raises((ValueError, TypeError), match="^seed must be"):
+        learn_permutation(8, seed=seed)
+
+
+@pytest.mark.parametrize("rows", [4, 7, 16])
+def test_rows_of_an_input_of_a_butterfly(rows):
+    with pytest.raises(ValueError, match=f"^x must have 8 rows, not {rows}"):
+        Butterfly(8)(torch.ones(rows, 2))
+
+
+@pytest.mark.parametrize("target", [TARGET[:4], TARGET[:, :4], TARGET[0], TARGET[None]])
+def test_target_of_a_butterfly(target):
+    with pytest.raises(ValueError, match=r"^target must have shape \(8, 8\), not \("):
+        butterfly.fit(Butterfly(8), target)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        *(("steps", bad) for bad in (0, -1, 2.0, None, True)),
+        *(("learning_rate", bad) for bad in (0, -0.1, float("nan"), float("inf"), "1", None)),
+        *(("columns", bad) for bad in (0, -1, 9, 4.0, "4", True)),
+        *(("seed", bad) for bad in (-1, 0.5, None)),
+    ],
+)
+def test_options_of_a_butterflys_training(name, bad):
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must be .*{bad}"):
+        butterfly.fit(Butterfly(8), TARGET, **{name: bad})
+
+
+# The universal layer
+
+
+@pytest.mark.parametrize(
+    "classes", [(), "attention", ("Fourier",), ("low rank", "fft"), ("low rank", 3), None]
+)
+def test_unknown_class(classes):
+    with pytest.raises(ValueError, match="^classes must be some of .*'low rank', .*'butterfly'.*"):
+        UniversalLayer(8, 6, classes=classes)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        *(("price", bad) for bad in (-1, -1e-9, float("nan"), float("inf"), "1", None, True)),
+        *(("rank", bad) for bad in (0, -1, 9, 2.0, "2", None, True)),
+        *(("taps", bad) for bad in (0, -1, 3.0, None, True)),
+        *(("heads", bad) for bad in (0, -1, 2.0, None, True)),
+        *(("seed", bad) for bad in (-1, 0.5, None, True)),
+    ],
+)
+def test_numbers_of_a_universal_layer(name, bad):
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must be .*{bad}"):
+        UniversalLayer(8, 6, **{name: bad})
+
+
+@pytest.mark.parametrize("taps", [2, 4, 17, 21])
+def test_taps_are_odd_and_fit(taps):
+    with pytest.raises(ValueError, match=f"^taps must be odd and at most 2n − 1 = 15, not {taps}"):
+        UniversalLayer(8, 6, taps=taps)
+    assert UniversalLayer(8, 6, taps=15).parameters_of["convolution"] == 15
+
+
+@pytest.mark.parametrize("heads", [4, 5, 7, 12])
+def test_heads_divide_the_width(heads):
+    with pytest.raises(ValueError, match=f"^heads must divide width = 6, not {heads}"):
+        UniversalLayer(8, 6, heads=heads)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        *(("n", bad) for bad in (0, 1, -8, 8.0, "8", None, True)),
+        *(("width", bad) for bad in (0, -6, 6.0, "6", None, True)),
+    ],
+)
+def test_sizes_of_a_universal_layer(name, bad):
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must be .*{bad}"):
+        UniversalLayer(**{"n": 8, "width": 6, name: bad})
+
+
+@pytest.mark.parametrize("n", [3, 6, 12])
+def test_a_butterfly_class_needs_a_power_of_two(n):
+    for classes in (CLASSES, ("butterfly",)):
+        with pytest.raises(ValueError, match=f"^n must be a power of two, not {n}"):
+            UniversalLayer(n, 6, classes=classes, taps=3, rank=2)
+
+
+SAMPLES = gaussian(4, 8, 6, seed=0)
+
+
+def hole_in(tensor, value):
+    tensor = tensor.clone()
+    tensor[1, 2, 3] = value
+    return tensor
+
+
+@pytest.mark.parametrize("name", ["inputs", "outputs"])
+@pytest.mark.parametrize(
+    ("bad", "error", "said"),
+    [
+        (hole_in(SAMPLES, float("nan")), ValueError, "finite, but 1 of its 192"),
+        (hole_in(SAMPLES, float("inf")), ValueError, "finite, but 1 of its 192"),
+        (SAMPLES[:0], ValueError, "empty"),
+        (SAMPLES[0, 0], ValueError, "dimensions"),
+        (SAMPLES.long(), TypeError, "int64"),
+        (SAMPLES.half(), TypeError, "float16"),
+        (SAMPLES.numpy(), TypeError, "ndarray"),
+        (None, TypeError, "NoneType"),
+    ],
+)
+def test_samples_of_a_universal_layer(name, bad, error, said):
+    parts = {"inputs": SAMPLES, "outputs": SAMPLES, name: bad}
+    with pytest.raises(error, match=f"^{name} must .*{said}"):
+        universal.fit(UniversalLayer(8, 6), **parts)
+
+
+@pytest.mark.parametrize("outputs", [SAMPLES[:2], SAMPLES[:, :4], SAMPLES[..., :3], SAMPLES[None]])
+def test_samples_of_two_shapes(outputs):
+    with pytest.raises(ValueError, match=r"^inputs and outputs must .*\(4, 8, 6\) and \("):
+        universal.fit(UniversalLayer(8, 6), SAMPLES, outputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        *(("steps", bad) for bad in (0, -1, 2.0, None, True)),
+        *(
+            (name, bad)
+            for name in ("learning_rate", "gate_rate")
+            for bad in (0, -0.1, float("nan"), float("inf"), "1", None)
+        ),
+    ],
+)
+def test_options_of_a_universal_layers_training(name, bad):
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must be .*{bad}"):
+        universal.fit(UniversalLayer(8, 6), SAMPLES, SAMPLES, **{name: bad})
+
+
+# Stacks and pruning
+
+
+def some_task():
+    tokens, labels = torch.zeros(4, 8, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)
+    return Task("zeros", tokens, labels, tokens, labels, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        *(("layers", bad) for bad in (0, -1, 2.0, None, True)),
+        *(("seed", bad) for bad in (-1, 0.5, None, True)),
+    ],
+)
+def test_layers_and_seed_of_a_stack(name, bad):
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must be .*{bad}"):
+        Stack(some_task(), **{name: bad})
+
+
+@pytest.mark.parametrize("classes", [(), "attention", ("Fourier",)])
+def test_unknown_class_of_a_stack(classes):
+    with pytest.raises(ValueError, match="^classes must be some of"):
+        Stack(characters(0), classes=classes, layers=1)
+
+
+@pytest.mark.parametrize("price", [-1, -1e-9, float("nan"), float("inf"), "1", None])
+def test_price_of_a_stack(price):
+    stack = Stack(characters(0), classes=("attention",), layers=1)
+    with pytest.raises((ValueError, TypeError), match=f"^price must be .*{price}"):
+        stack_training(stack, some_task(), price=price, steps=1)
+
+
+@pytest.mark.parametrize("seed", [-1, 0.5, None])
+def test_seed_of_a_pruned_decoder(seed):
+    with pytest.raises((ValueError, TypeError), match="^seed must be"):
+        pruning.run(("full", seed), steps=1)

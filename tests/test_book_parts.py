@@ -149,6 +149,14 @@ def test_bad_explorers():
 
 # --- exercises -------------------------------------------------------------------------------------------
 
+
+def test_complex_answers_are_compared_with_their_imaginary_part():
+    expected = torch.tensor([1 + 2j, 3.0])
+    cases = [((), expected)]
+    assert exercises.check(lambda: expected.clone(), cases, hint="").passed
+    assert "off by 2" in exercises.check(lambda: expected.real, cases, hint="").message
+
+
 CASES = [((2.0,), 4.0), ((torch.ones(2, dtype=F64),), torch.ones(2))]
 
 
