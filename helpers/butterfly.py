@@ -1,7 +1,7 @@
 """Products of butterfly factors: matrices that cost N log N, and gradient descent that finds the FFT in them.
 
 ``python -m helpers.butterfly`` (about half an hour on two cores) writes ``helpers/data/butterfly.json``: the
-errors of every transform for N up to 1024, and those of learned permutations.
+errors of every transform for N up to 64 and of the DFT up to 1024, and those of learned permutations.
 """
 
 import json
@@ -74,7 +74,7 @@ class Butterfly(nn.Module):
         self.blocks = nn.Parameter(torch.linalg.qr(draw).Q.to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
-        """(…, n, width) → (*copies, …, n, width), real or complex."""
+        """``(n, width)`` → ``(*copies, n, width)``, real or complex; without copies leading axes of x are kept."""
         if x.shape[-2] != self.n:
             raise ValueError(f"x must have {self.n} rows, not {x.shape[-2]}")
         y = x[..., self.input_order, :]
@@ -84,13 +84,16 @@ class Butterfly(nn.Module):
         return y.real if self.real else y
 
     def matrix(self) -> Tensor:
-        """The whole product as a matrix (*copies, n, n)."""
-        return self(torch.eye(self.n, dtype=self.blocks.real.dtype))
+        """The whole product as a matrix ``(*copies, n, n)``."""
+        return self(self._identity(self.blocks.real.dtype))
 
     def factor(self, k: int) -> Complex[Tensor, "*copies n n"]:
         """Factor k (0 is applied first) as a matrix."""
-        identity = torch.eye(self.n, dtype=self.blocks.dtype)
+        identity = self._identity(self.blocks.dtype)
         return apply_factor(self.blocks[..., k, :, :, :], self.strides[k], identity)
+
+    def _identity(self, dtype: torch.dtype) -> Tensor:
+        return torch.eye(self.n, dtype=dtype, device=self.blocks.device)
 
     @property
     def multiplications(self) -> int:
@@ -172,7 +175,7 @@ def normalised(
 
 
 def rank_one_bound(matrix: Tensor, input_order: Int64[Tensor, "n"]) -> float:
-    """A lower bound for the relative error of any butterfly product with strides 1, 2, …, n/2.
+    """A lower bound for the relative error of any butterfly product with strides 1, 2, …, n/2 (not of its real part).
 
     After k factors the places of a block of 2^k columns reach one another; the other factors
     join places that agree modulo 2^k. So the rows r, r + 2^k, … and one block of columns share a
@@ -200,6 +203,7 @@ class Goal:
 
 def dft(n: int, seed: int = 0) -> Goal:
     """The unitary DFT, exp(−2πi·jk/n)/√n, after a bit reversal."""
+    n = power_of_two(n)
     turns = torch.outer(torch.arange(n), torch.arange(n)) % n
     angle = -2 * math.pi * turns.double() / n
     matrix = torch.polar(torch.full_like(angle, 1 / math.sqrt(n)), angle)
@@ -208,6 +212,7 @@ def dft(n: int, seed: int = 0) -> Goal:
 
 def hadamard(n: int, seed: int = 0) -> Goal:
     """Sylvester's Hadamard matrix over √n. It needs no permutation."""
+    n = power_of_two(n)
     matrix = torch.ones(1, 1, dtype=torch.float64)
     while len(matrix) < n:
         matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
@@ -220,6 +225,7 @@ def cosine(n: int, seed: int = 0) -> Goal:
     The even places in order, then the odd ones backwards, go through a DFT; a phase per row and the
     real part give the DCT.
     """
+    n = power_of_two(n)
     k, j = torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij")
     matrix = torch.cos(math.pi * ((2 * j + 1) * k % (4 * n)).double() / (2 * n)) * math.sqrt(2 / n)
     matrix[0] /= math.sqrt(2)
@@ -229,6 +235,7 @@ def cosine(n: int, seed: int = 0) -> Goal:
 
 def circular_convolution(n: int, seed: int = 0) -> Goal:
     """A random circulant matrix of norm √n, as Fᴴ·diag·F: 2L factors with the diagonal inside one of them."""
+    n = power_of_two(n)
     first = gaussian(n, seed=seed)
     matrix = torch.stack([first.roll(shift) for shift in range(n)], 1)
     strides = [2**level for level in range(power_of_two(n).bit_length() - 1)]
@@ -238,6 +245,7 @@ def circular_convolution(n: int, seed: int = 0) -> Goal:
 
 def random_orthogonal(n: int, seed: int = 0) -> Goal:
     """The negative control: a uniformly distributed orthogonal matrix."""
+    n = power_of_two(n)
     return Goal(signed_qr(gaussian(n, n, seed=seed)), {"input_order": bit_reversal(n)})
 
 
@@ -274,7 +282,9 @@ def fit(
     watch: Callable[[int, Butterfly], None] | None = None,
     progress: bool = True,
 ) -> Float64[Tensor, "steps *copies"]:
-    """Train ``layer`` in place by Adam, one-cycle, on n times the mean |error|²; returns the RMSE before each step.
+    """Train ``layer`` in place by Adam, one-cycle, on n times the mean squared modulus of the error.
+
+    Returns the RMSE before each step.
 
     RMSE is ‖T − B‖_F/n, the measure of Dao et al. 2019. With ``columns`` every step sees that many random
     columns of the identity, drawn from ``seed``, and the RMSE is estimated from them. A ``permutation``
@@ -286,6 +296,8 @@ def fit(
     n = layer.n
     if target.shape != (n, n):
         raise ValueError(f"target must have shape {(n, n)}, not {tuple(target.shape)}")
+    if not torch.isfinite(target).all():
+        raise ValueError("target must be finite")
     steps = integer(steps, "steps", least=1)
     learning_rate = real_number(learning_rate, "learning_rate", above=0)
     groups = [{"params": [layer.blocks], "lr": learning_rate}]
@@ -294,7 +306,7 @@ def fit(
     optimizer = torch.optim.Adam(groups)
     rates = [group["lr"] for group in groups]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)
-    identity = torch.eye(n, dtype=layer.blocks.real.dtype)
+    identity = torch.eye(n, dtype=layer.blocks.real.dtype, device=layer.blocks.device)
     chosen = torch.arange(n)
     count = n if columns is None else integer(columns, "columns", least=1, most=n)
     generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
@@ -333,6 +345,7 @@ class SoftPermutation(nn.Module):
         super().__init__()
         levels = power_of_two(n).bit_length() - 2
         generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
+        copies = integer(copies, "copies", least=1)
         draw = torch.randn(copies, levels, 3, generator=generator, dtype=torch.float64)
         self.logits = nn.Parameter(draw / 2)
 
@@ -343,7 +356,7 @@ class SoftPermutation(nn.Module):
     def orders(self) -> Int64[Tensor, "copies n"]:
         """The nearest permutations: every choice with p > ½ is made."""
         n = 2 ** (self.logits.shape[1] + 1)
-        places = torch.arange(n, dtype=torch.float64)[:, None]
+        places = torch.arange(n, dtype=torch.float64, device=self.logits.device)[:, None]
         return self._mix(places, (self.logits > 0).double())[..., 0].round().long()
 
     def _mix(self, x: Tensor, chances: Tensor) -> Tensor:

@@ -88,16 +88,18 @@ def at_random(seed: int) -> Keep:
     return lambda S: torch.randperm(len(S), generator=generator)[:RANK]
 
 
-ARMS: dict[str, tuple[dict[str, int], int | None, Callable[[int], Keep]]] = {
-    "full": (SHAPE, None, lambda seed: largest),
+ARMS: dict[str, tuple[dict[str, int], int | None, Callable[[int], Keep] | None]] = {
+    "full": (SHAPE, None, None),
+    "full, new optimizer": (SHAPE, PRUNE_AT, None),
     "small σ pruned": (SHAPE, PRUNE_AT, lambda seed: largest),
     "random σ pruned": (SHAPE, PRUNE_AT, at_random),
     "large σ pruned": (SHAPE, PRUNE_AT, lambda seed: smallest),
     "low rank from the start": (SHAPE, 0, lambda seed: largest),
-    "narrower": (NARROW, None, lambda seed: largest),
+    "narrower": (NARROW, None, None),
 }
-"""Name → shape of the decoder, the step at which it is pruned, and what is kept.
+"""Name → shape of the decoder, the step at which it is pruned, and what is kept (None: everything).
 
+"full, new optimizer" only starts the optimizer anew, as every pruned arm must.
 "low rank from the start" begins with the truncated SVD of the same random start (the spectral
 initialisation of Khodak et al. 2021).
 """
@@ -122,7 +124,7 @@ def run(job: tuple[str, int], steps: int = STEPS) -> dict[str, object]:
     generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
     losses, durations = [], []
     for step in range(steps):
-        if step == prune_at:
+        if step == prune_at and keep is not None:
             prune(decoder, keep(seed))
         if step in (0, prune_at):
             optimizer = torch.optim.Adam(decoder.parameters(), betas=(0.9, 0.95))

@@ -87,7 +87,7 @@ class RealButterfly(Butterfly):
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim == 2:
             return super().forward(x)
-        return super().forward(torch.eye(self.n, dtype=x.dtype)) @ x
+        return super().forward(self._identity(x.dtype)) @ x
 
 
 CLASSES = ("low rank", "convolution", "attention", "butterfly")
@@ -223,11 +223,12 @@ class UniversalLayer(nn.Module):
         share: float = 1.0,
     ) -> Float[Tensor, "states"]:
         """Bits for y given x and the price, for every state of the gates; see :meth:`description_length`."""
-        parts, flat, states = self.parts(x).flatten(1), y.flatten(), self.states()
-        inner, overlap = parts @ parts.mT, parts @ flat
-        squares = flat @ flat - 2 * states @ overlap + ((states @ inner) * states).sum(-1)
+        flat, states = y.flatten(), self.states()
+        # Relative to y, so that neither tiny outputs nor a small residual are lost to rounding.
+        size = flat.square().mean().sqrt().clamp(min=TINY)
+        residuals = flat / size - states @ (self.parts(x).flatten(1) / size)
         free = torch.tensor(list(self.parameters_of.values())).to(states)
-        bits = 0.5 * flat.numel() * (squares / flat.numel()).clamp(min=TINY).log2()
+        bits = flat.numel() * (residuals.square().mean(-1).clamp(min=TINY).log2() / 2 + size.log2())
         return bits + share * self.price * states @ free
 
     @torch.no_grad()

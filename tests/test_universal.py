@@ -229,7 +229,7 @@ def test_cost_is_the_expected_number_of_free_parameters_times_the_price():
     layer = with_gates(UniversalLayer(N, WIDTH, price=5.0), 0.1, 0.4, 0.75, 0.9)
     numbers = np.array(list(layer.parameters_of.values()))
     expected = 5 * (numbers * [0.1, 0.4, 0.75, 0.9]).sum()
-    assert float(layer.cost()) == pytest.approx(expected)
+    assert layer.cost().item() == pytest.approx(expected)
     assert UniversalLayer(N, WIDTH).price == FLOAT_BITS == 32
 
 
@@ -321,11 +321,11 @@ def test_undecided_gates_are_noise_and_decided_ones_are_not():
         for p in (1e-9, 0.5, 1 - 1e-9):
             others = [1e-9, 1e-9, 1e-9, 1e-9]
             others[k] = p
-            spread.append(float(with_gates(layer, *others).moments(x)[1].mean()))
+            spread.append(with_gates(layer, *others).moments(x)[1].mean().item())
         assert spread[0] < 1e-8
         assert spread[2] < 1e-8
         part = layer.parts(x)[k]
-        assert spread[1] == pytest.approx(float(part.square().mean()) / 4, rel=1e-6)
+        assert spread[1] == pytest.approx(part.square().mean().item() / 4, rel=1e-6)
 
 
 def test_in_evaluation_gates_are_open_or_closed():
@@ -452,7 +452,7 @@ def test_what_a_fit_returns():
     layer = layers[0]
     assert not layer.training
     assert float(layer.scale) == pytest.approx(float(y.square().mean().sqrt()))
-    error = float((layer(x) - y).norm() / y.norm())
+    error = ((layer(x) - y).norm() / y.norm()).item()
     assert first.relative_error == pytest.approx(error)
     open_gates = [float(name in first.chosen) for name in CLASSES]
     saved = direct_bits(layer, x, y, [0] * 4) - direct_bits(layer, x, y, open_gates)
