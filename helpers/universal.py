@@ -97,11 +97,12 @@ class UniversalLayer(nn.Module):
     """y = Σ_k g_k T_k(x) for tokens x (…, n, width), with gates g_k that are open with probability π_k.
 
     ``classes`` are some of CLASSES. While it is trained, every gate is a coin of probability π_k =
-    sigmoid(logit_k). Nothing needs to be tossed. For one layer :meth:`description_length` sums over all states of
-    the gates. Inside a network :meth:`forward` takes the mean Σπ_kT_k(x) and, with a generator, adds Gaussian
-    noise of the coins' variance Σπ_k(1 − π_k)T_k(x)² (fast dropout, Wang & Manning 2013; Kingma et al. 2015). A gate that stays undecided is
-    noise, and a gate that is open costs ``price`` bits for each free parameter. In evaluation mode gates
-    with π_k > ½ are open and the others closed.
+    sigmoid(logit_k). Nothing needs to be tossed. For one layer :meth:`description_length` sums over
+    all states of the gates. Inside a network :meth:`forward` takes the mean Σπ_kT_k(x) and, with a
+    generator, adds Gaussian noise of the coins' variance Σπ_k(1 − π_k)T_k(x)² (fast dropout, Wang &
+    Manning 2013; Kingma et al. 2015). A gate that stays undecided is noise, and a gate that is open
+    costs ``price`` bits for each free parameter. In evaluation mode gates with π_k > ½ are open and
+    the others closed.
 
     ``rank``, ``taps``, ``depthwise`` and ``heads`` are the sizes of the classes. Starts at random from
     ``seed``. Raises ValueError for an unknown class, a negative price, a rank above n, an even number
