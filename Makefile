@@ -15,7 +15,7 @@ export OMP_NUM_THREADS := 1
 ENVIRONMENT_FILES := requirements.txt constraints.txt pyproject.toml
 INSTALLED := $(VENV)/.installed-$(shell cat $(ENVIRONMENT_FILES) | cksum | cut -d ' ' -f 1)
 
-.PHONY: help book test lab notebooks results environment frontend site browser lint clean distclean
+.PHONY: help book test lab notebooks results bench moved environment frontend site browser lint clean distclean
 
 help:
 	@echo "make book       build the site into _build/html"
@@ -23,6 +23,8 @@ help:
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute every notebook again, in place"
 	@echo "make results    make the precomputed results in helpers/data again (about four hours)"
+	@echo "make bench      time every method against its rivals (about a quarter of an hour)"
+	@echo "make moved      list the numbers that move between one thread and two, against their tolerances"
 	@echo "make clean      remove the built site;  make distclean  remove the environment too"
 
 book: site
@@ -32,14 +34,14 @@ book: site
 test: lint site browser
 	$(BIN)/python -m pytest -n 2 --dist loadscope \
 	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
-	  tests notebooks book/index.ipynb
+	  tests notebooks book/*.ipynb
 
 lint: environment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
 lab: environment
-	$(BIN)/jupyter trust notebooks/*.ipynb book/index.ipynb
+	$(BIN)/jupyter trust notebooks/*.ipynb book/*.ipynb
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks
 
 notebooks: environment
@@ -55,6 +57,15 @@ results: environment
 	$(BIN)/python -m helpers.choosing
 	$(BIN)/python -m helpers.stack
 	$(BIN)/python -m helpers.pruning
+
+moved: environment
+	OMP_NUM_THREADS=1 $(BIN)/python tools/moved_numbers.py record _build/moved/one.json
+	OMP_NUM_THREADS=2 $(BIN)/python tools/moved_numbers.py record _build/moved/two.json
+	$(BIN)/python tools/moved_numbers.py compare _build/moved/*.json
+
+# In one process, so that nothing else of ours runs beside what is timed.
+bench: environment
+	$(BIN)/python -m pytest benchmarks -p no:xdist --benchmark-json=benchmarks/results.json
 
 # From nothing each time: Sphinx reports a page's warnings only when it reads that page again.
 site: environment frontend

@@ -4,7 +4,7 @@ What would only make noise in a diff is normalised: the random ids of widgets, t
 version, the kernel's machine-dependent metadata.  Running it twice gives the same bytes, as long
 as the cells themselves do.
 
-    python tools/run_notebooks.py                     all chapters and the landing page
+    python tools/run_notebooks.py                     all chapters, the landing page, the benchmarks
     python tools/run_notebooks.py notebooks/01_*.ipynb    only these
 """
 
@@ -29,7 +29,7 @@ CELL_TIMEOUT = 600  # seconds
 
 
 def all_notebooks() -> list[Path]:
-    return [*sorted((ROOT / "notebooks").glob("*.ipynb")), ROOT / "book" / "index.ipynb"]
+    return [*sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "book").glob("*.ipynb"))]
 
 
 def execute(notebook: NotebookNode, folder: Path) -> None:

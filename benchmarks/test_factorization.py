@@ -1,0 +1,40 @@
+"""The factorization layer against the note's recipe, two libraries, and LAPACK."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from helpers.ablation import ROWS
+from helpers.factorization import FactorizationLayer, NoteRecipe, fit
+from helpers.nulls import gaussian
+
+SIZES = (8, 16, 32, 64, 128)
+ROUNDS = 5
+
+
+def trained(layer: FactorizationLayer, X: Tensor) -> float:
+    return fit(layer, X, progress=False).relative_error
+
+
+def lapack(X: Tensor, seed: int) -> float:
+    U, S, Vh = torch.linalg.svd(X)
+    return float(torch.linalg.matrix_norm((U * S) @ Vh - X) / torch.linalg.matrix_norm(X))
+
+
+METHODS = {
+    "LAPACK": lapack,
+    "our layer": lambda X, seed: trained(FactorizationLayer(*X.shape, seed=seed), X),
+    "note's recipe": lambda X, seed: trained(NoteRecipe(*X.shape, seed=seed), X),
+    "torch parametrization": lambda X, seed: ROWS["torch parametrization"](X, seed).relative_error,
+    "geotorch": lambda X, seed: ROWS["geotorch"](X, seed).relative_error,
+}
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("size", SIZES)
+def test_factorization(measure, size, method):
+    """Gaussian matrices, one for each round; each method trains as long as it is meant to."""
+    inputs = [(gaussian(size, size, seed=seed), seed) for seed in range(ROUNDS)]
+    measure("factorization", method, size, METHODS[method], inputs, lambda found, *_: found)

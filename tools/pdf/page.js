@@ -1,0 +1,123 @@
+// Takes one built page apart for print: its article, without what only a screen needs, as HTML.
+// `documents` are the pages of the book by address ("book/ledger"); `own` is the address of this one.
+async ({ documents, own }) => {
+  const article = document.querySelector("article.bd-article");
+  const all = (selector, action) => article.querySelectorAll(selector).forEach(action);
+  const element = (tag, className, ...children) => {
+    const made = document.createElement(tag);
+    made.className = className;
+    made.append(...children);
+    return made;
+  };
+  const root = new URL(document.documentElement.dataset.content_root ?? "./", location.href).href;
+
+  // Screen readers of the PDF are told the TeX source; the drawing itself is only letters in places.
+  for (const item of window.MathJax?.startup?.document?.math ?? []) {
+    item.typesetRoot?.setAttribute("aria-label", item.math.trim());
+    item.typesetRoot?.setAttribute("role", "img");
+  }
+  all("mjx-assistive-mml", (spoken) => spoken.remove());
+  all("mjx-container", (formula) => formula.style.removeProperty("font-size"));
+
+  // An explorer stands still: its picture, and under it where its sliders are and what it shows.
+  all(".af-explorer", (explorer) => {
+    const values = [...explorer.querySelectorAll(".widget-slider")].map((slider) => {
+      const text = (part) => slider.querySelector(part).textContent.trim();
+      return `${text(".widget-label")} = ${text(".widget-readout")}`;
+    });
+    const figure = explorer.querySelector("figure");
+    const shown = figure.querySelector("[role=img]").getAttribute("aria-label");
+    const caption = figure.querySelector("figcaption") ?? figure.appendChild(element("figcaption", ""));
+    const state = element("b", "", `Explorer, here with ${values.join(", ")}. `);
+    caption.prepend(state, shown, caption.hasChildNodes() ? " " : "");
+    explorer.replaceWith(figure);
+  });
+
+  // Folded plotting code is left out; solutions, proofs and asides are opened.
+  all(".cell:not(.tag_solution) > details.hide", (folded) => {
+    folded.replaceWith(...folded.querySelectorAll(":scope > .cell_output"));
+  });
+  all("details", (folded) => {
+    const summary = folded.querySelector(":scope > summary");
+    const name = folded.closest(".tag_solution") ? "Solution" : summary.textContent.trim();
+    summary.remove();
+    const body = folded.querySelector(":scope > .sd-summary-content") ?? folded;
+    const [first, ...rest] = body.children;
+    // The first block stands with its title, so that no page ends between them.
+    const head = element("div", "unfolded-head", element("p", "unfolded-title", name), first);
+    folded.replaceWith(element("div", "unfolded", head, ...rest));
+  });
+  all(".toggle-hidden", (folded) => folded.classList.remove("toggle-hidden"));
+
+  all("script, style, button, input, select, textarea, .headerlink, .toctree-wrapper, .genindex-jumpbox",
+    (furniture) => furniture.remove());
+  const hidden = [...article.querySelectorAll("*:not(svg *, mjx-container *)")].filter(
+    (part) => getComputedStyle(part).display === "none");
+  hidden.forEach((part) => part.remove());
+  all(".cell", (cell) => cell.textContent.trim() || cell.querySelector("svg, img") || cell.remove());
+
+  // Names and punctuation, which have the colour of the page, need no mark of their own.
+  const unwrap = (part) => part.replaceWith(...part.childNodes);
+  all("pre", (code) => {
+    const plain = getComputedStyle(code).color;
+    code.querySelectorAll("span").forEach((token) => {
+      const { color, fontWeight, fontStyle } = getComputedStyle(token);
+      if (color === plain && fontWeight === "400" && fontStyle === "normal") unwrap(token);
+    });
+    code.normalize();
+  });
+  all("code, dt.sig", (code) => {
+    code.querySelectorAll("span:not(.sig-name, .sig-prename), em em, em > span").forEach(unwrap);
+    code.normalize();
+  });
+
+  // The index flows in columns of its own.
+  all("table.genindextable", (table) => table.replaceWith(...table.querySelectorAll("td > ul")));
+
+  // All pages become one document, so an id gets its page's address in front, and so does a link to it.
+  const place = (page, id) => (id ? `${page}:${id}` : page);
+  all("[id]:not(svg *, mjx-container *)", (part) => { part.id = place(own, part.id); });
+  all("a[href]", (link) => {
+    const target = new URL(link.getAttribute("href"), location.href);
+    if (!target.href.startsWith(root)) return;
+    const address = target.href.slice(root.length).split(/[?#]/)[0].replace(/\.html$/, "");
+    const page = address === "index" ? documents[0] : address;
+    if (documents.includes(page)) {
+      link.setAttribute("href", `#${place(page, decodeURIComponent(target.hash.slice(1)))}`);
+    } else {
+      link.replaceWith(...link.childNodes); // a file of the site that is no page of the book
+    }
+  });
+  all("img", (image) => image.setAttribute("src", image.src)); // absolute
+  // On paper a link needs its page: in the index, and from the ledger to the tests.
+  all(`${own === "genindex" ? "li a, " : ""}.af-kind a`, (link) => {
+    const number = element("span", "page-number", "000");
+    number.dataset.pageOf = link.getAttribute("href").slice(1);
+    if (/^\[\d+\]$/.test(link.textContent)) link.replaceChildren(number);
+    else link.append(own === "genindex" ? ", " : ", page ", number);
+  });
+  all("[tabindex]", (part) => part.removeAttribute("tabindex"));
+
+  const spoken = (heading) => {
+    const copy = heading.cloneNode(true);
+    copy.querySelectorAll("mjx-container").forEach((formula) => {
+      formula.replaceWith(formula.getAttribute("aria-label"));
+    });
+    return copy.textContent.trim().replace(/\s+/g, " ");
+  };
+  const headings = [...article.querySelectorAll("h1, h2")].map((heading) => ({
+    level: Number(heading.tagName[1]),
+    id: heading.closest("section[id]")?.id ?? own,
+    html: heading.innerHTML,
+    text: spoken(heading),
+  }));
+  all("h1 .section-number", (number) => { number.textContent = number.textContent.replace(/\.\s*$/, " "); });
+
+  const fonts = document.querySelector("#MJX-CHTML-styles");
+  return {
+    html: article.innerHTML,
+    headings,
+    math: [...(fonts?.sheet?.cssRules ?? [])].map((rule) => rule.cssText.replaceAll(
+      /url\("([^"]+)"\)/g, (_, address) => `url("${new URL(address, location.href).href}")`)),
+  };
+}
