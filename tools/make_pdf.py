@@ -29,6 +29,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PARTS = Path(__file__).resolve().parent / "pdf"
 NAME = "attention-factorized.pdf"
 MOST_PRINTS = 4
+MOST_SECONDS = 300  # for one step of the browser, on a busy machine
 
 # Letters in every browser and on every machine the same: fonts that matplotlib brings along.
 FONTS = {
@@ -86,13 +87,14 @@ def take_apart(browser: Browser, site: Path, names: list[str]) -> dict[str, dict
     """Of every page its article, its headings and the styles of its mathematics."""
     script = (PARTS / "page.js").read_text("utf8")
     context = browser.new_context(color_scheme="light", viewport={"width": 1280, "height": 900})
+    tabs = {name: context.new_page() for name in names}
+    for name, tab in tabs.items():
+        tab.goto((site / f"{name}.html").as_uri(), wait_until="commit")  # they load side by side
     pages = {}
-    for name in names:
-        page = context.new_page()
-        page.goto((site / f"{name}.html").as_uri())
-        page.wait_for_function(DRAWN, timeout=60_000)
-        pages[name] = page.evaluate(script, {"documents": names, "own": name})
-        page.close()
+    for name, tab in tabs.items():
+        tab.wait_for_function(DRAWN, timeout=MOST_SECONDS * 1000)
+        pages[name] = tab.evaluate(script, {"documents": names, "own": name})
+        tab.close()
     context.close()
     return pages
 

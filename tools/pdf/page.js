@@ -11,11 +11,14 @@ async ({ documents, own }) => {
   };
   const root = new URL(document.documentElement.dataset.content_root ?? "./", location.href).href;
 
-  // Screen readers of the PDF are told the TeX source; the drawing itself is only letters in places.
+  // Screen readers of the PDF are told the TeX source; what is drawn is only letters in places.
+  // Behind "\\(" it is recognised as a formula by pdf_tags.py.
   for (const item of window.MathJax?.startup?.document?.math ?? []) {
-    item.typesetRoot?.setAttribute("aria-label", item.math.trim());
+    item.typesetRoot?.setAttribute("aria-label", `\\(${item.math.trim()}`);
     item.typesetRoot?.setAttribute("role", "img");
   }
+  // Chromium drops the text alternative of what has only hidden children.
+  all("mjx-math, [role=img] > svg", (drawing) => drawing.removeAttribute("aria-hidden"));
   all("mjx-assistive-mml", (spoken) => spoken.remove());
   all("mjx-container", (formula) => formula.style.removeProperty("font-size"));
 
@@ -58,18 +61,14 @@ async ({ documents, own }) => {
 
   // Names and punctuation, which have the colour of the page, need no mark of their own.
   const unwrap = (part) => part.replaceWith(...part.childNodes);
-  all("pre", (code) => {
-    const plain = getComputedStyle(code).color;
-    code.querySelectorAll("span").forEach((token) => {
-      const { color, fontWeight, fontStyle } = getComputedStyle(token);
-      if (color === plain && fontWeight === "400" && fontStyle === "normal") unwrap(token);
-    });
-    code.normalize();
+  const plain = [...article.querySelectorAll("pre span")].filter((token) => {
+    const { color, fontWeight, fontStyle } = getComputedStyle(token);
+    const page = getComputedStyle(token.closest("pre")).color;
+    return color === page && fontWeight === "400" && fontStyle === "normal";
   });
-  all("code, dt.sig", (code) => {
-    code.querySelectorAll("span:not(.sig-name, .sig-prename), em em, em > span").forEach(unwrap);
-    code.normalize();
-  });
+  plain.forEach(unwrap);
+  all("code span, dt.sig span:not(.sig-name, .sig-prename), dt.sig em", unwrap);
+  all("pre, code, dt.sig", (code) => code.normalize());
 
   // The index flows in columns of its own.
   all("table.genindextable", (table) => table.replaceWith(...table.querySelectorAll("td > ul")));
@@ -101,7 +100,7 @@ async ({ documents, own }) => {
   const spoken = (heading) => {
     const copy = heading.cloneNode(true);
     copy.querySelectorAll("mjx-container").forEach((formula) => {
-      formula.replaceWith(formula.getAttribute("aria-label"));
+      formula.replaceWith(formula.getAttribute("aria-label").replace("\\(", ""));
     });
     return copy.textContent.trim().replace(/\s+/g, " ");
   };
