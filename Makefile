@@ -15,23 +15,29 @@ export OMP_NUM_THREADS := 1
 ENVIRONMENT_FILES := requirements.txt constraints.txt pyproject.toml
 INSTALLED := $(VENV)/.installed-$(shell cat $(ENVIRONMENT_FILES) | cksum | cut -d ' ' -f 1)
 
-.PHONY: help book test lab notebooks results bench moved environment frontend site browser lint clean distclean
+.PHONY: help book pdf test lab notebooks results bench moved mutants environment frontend site browser lint clean distclean
 
 help:
 	@echo "make book       build the site into _build/html"
+	@echo "make pdf        the same, and the whole book as one PDF in it (needs a browser)"
 	@echo "make test       lint, unit tests, re-execution of every notebook, browser tests of the built site"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute every notebook again, in place"
 	@echo "make results    make the precomputed results in helpers/data again (about four hours)"
 	@echo "make bench      time every method against its rivals (about a quarter of an hour)"
 	@echo "make moved      list the numbers that move between one thread and two, against their tolerances"
+	@echo "make mutants    change the helpers in small ways and see whether a test fails (PART=0:0.05, about an hour)"
 	@echo "make clean      remove the built site;  make distclean  remove the environment too"
 
 book: site
 	@echo
 	@echo "The book is at $(CURDIR)/_build/html/index.html"
 
-test: lint site browser
+# Linked from the landing page once it is there, and gone with the next build of the site.
+pdf: site browser
+	$(BIN)/python tools/make_pdf.py
+
+test: lint pdf
 	$(BIN)/python -m pytest -n 2 --dist loadscope \
 	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
 	  tests notebooks book/*.ipynb
@@ -57,6 +63,11 @@ results: environment
 	$(BIN)/python -m helpers.choosing
 	$(BIN)/python -m helpers.stack
 	$(BIN)/python -m helpers.pruning
+
+# A part of all mutants: their numbers in [0, 1) stay, so 0.5:0.51 are others than 0:0.01. MODULES names some.
+PART ?= 0:0.05
+mutants: environment
+	$(BIN)/python tools/mutants.py --part $(PART) $(MODULES)
 
 moved: environment
 	OMP_NUM_THREADS=1 $(BIN)/python tools/moved_numbers.py record _build/moved/one.json

@@ -10,7 +10,7 @@ from helpers.ablation import ROWS
 from helpers.factorization import FactorizationLayer, NoteRecipe, fit
 from helpers.nulls import gaussian
 
-SIZES = (8, 16, 32, 64, 128)
+SIZES = (8, 16, 32, 64)
 ROUNDS = 5
 
 

@@ -146,7 +146,7 @@ def run_recipe(target: Float[Tensor, "n n"], seed: int) -> tuple[Fit, dict[str, 
     """
     layer, path = NoteRecipe(*target.shape, seed=seed), []
     start = layer.middle.detach().clone()
-    result = fit(layer, target, watch=lambda factors: path.append(factors.U))
+    result = fit(layer, target, watch=lambda factors: path.append(factors.U), progress=False)
     steps = torch.stack(path)
     factors = Factors(*(part.detach() for part in (layer().U, layer().S, layer().V)))
     identity = torch.eye(layer.rank, dtype=start.dtype)

@@ -180,9 +180,12 @@ def rank_one_bound(matrix: Tensor, input_order: Int64[Tensor, "n"]) -> float:
     After k factors the places of a block of 2^k columns reach one another; the other factors
     join places that agree modulo 2^k. So the rows r, r + 2^k, … and one block of columns share a
     single path, and that part of the product has rank one (Li et al. 2015; Le et al. 2022). Whatever
-    σ₂, σ₃, … these parts of ``matrix`` have is lost. The bound is the largest over k.
+    σ₂, σ₃, … these parts of ``matrix`` have is lost. The bound is the largest over k; 0 for a zero
+    matrix, which every product with a zero factor equals.
     """
     n = power_of_two(len(matrix))
+    if not matrix.any():
+        return 0.0
     columns = matrix[:, input_order]
     lost = []
     for level in range(1, n.bit_length() - 1):

@@ -4,6 +4,7 @@ Each check names the argument, says what came and what is allowed, and hands the
 """
 
 import math
+from collections.abc import Iterable
 from numbers import Integral, Real
 
 import torch
@@ -70,3 +71,11 @@ def real_number(
         )
         raise ValueError(f"{name} must be finite{allowed and ' and '}{allowed}, not {number:g}")
     return number
+
+
+def one_of(value: object, name: str, allowed: Iterable[str]) -> str:
+    """Return ``value`` if it is one of the ``allowed`` names; raises ValueError otherwise."""
+    allowed = tuple(allowed)
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
+    return value

@@ -15,6 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from helpers import cases
+from helpers.checks import one_of
 from helpers.nulls import gaussian
 from helpers.universal import FLOAT_BITS, UniversalLayer, fit
 
@@ -43,7 +44,11 @@ RIGHT: dict[str, tuple[str, ...]] = {
 
 
 def draw(case: str, seed: int) -> tuple[Pairs, Pairs]:
-    """Noisy pairs to fit and clean pairs to test, 32 samples each; a mixture adds two cases of equal size."""
+    """Noisy pairs to fit and clean pairs to test, 32 samples each; a mixture adds two cases of equal size.
+
+    Raises ValueError for a ``case`` that is not in RIGHT.
+    """
+    one_of(case, "case", RIGHT)
     made = {
         "low rank": cases.low_rank,
         "convolution": cases.convolution,

@@ -27,10 +27,11 @@ class Explorer(widgets.VBox):
         return {**bundle, "text/plain": "\n".join(lines)}
 
 
-def explore(draw: Draw, /, **parameters: Sequence[object]) -> Explorer:
+def explore(draw: Draw, /, caption: str = "", **parameters: Sequence[object]) -> Explorer:
     """Draw every state once and put a slider per parameter above the pictures.
 
-    ``draw(**point)`` returns ``(panels, alt)`` as :func:`helpers.figures.figure_html` takes them.
+    ``draw(**point)`` returns ``(panels, alt)`` as :func:`helpers.figures.figure_html` takes them;
+    ``caption``, in plain text, stands below every picture.
     ``parameters`` gives each parameter's values, the first being where the slider starts; the
     slider's name is the parameter's, with spaces for underscores. Sliders and pictures are linked
     in the browser, so the same cell is live in JupyterLab and in the built page.
@@ -70,7 +71,7 @@ def explore(draw: Draw, /, **parameters: Sequence[object]) -> Explorer:
         if len(point) == len(parameters):
             panels, alt = _drawn(draw, point)
             descriptions[", ".join(f"{k} = {_label(v)}" for k, v in point.items())] = alt
-            return widgets.HTML(figure_html(panels, alt), **shared)
+            return widgets.HTML(figure_html(panels, alt, caption), **shared)
         name = list(parameters)[len(point)]
         children = [stack({**point, name: value}) for value in parameters[name]]
         pictures = widgets.Stack(children, selected_index=0, layout=shared["layout"])

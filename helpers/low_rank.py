@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from helpers.attention import attention_weights
-from helpers.checks import integer, real_number, real_tensor
+from helpers.checks import integer, one_of, real_number, real_tensor
 from helpers.nulls import gaussian
 from helpers.orthogonal import signed_qr
 from helpers.spectrum import truncate
@@ -152,8 +152,7 @@ def compress(
     ORACLES: landmarks mix all keys, and no mask of single keys applies to them. TypeError for
     tensors that are not real floating point or differ in dtype.
     """
-    if method not in METHODS:
-        raise ValueError(f"method must be one of {', '.join(map(repr, METHODS))}, not {method!r}")
+    one_of(method, "method", METHODS)
     for name, tensor in (("keys", keys), ("queries", queries), ("values", values)):
         real_tensor(tensor, name, least_dims=2)
         if tensor.dtype != keys.dtype:

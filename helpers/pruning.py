@@ -17,7 +17,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from helpers.checks import integer
+from helpers.checks import integer, one_of
 from helpers.data.make_texts import training_text
 from helpers.decoder import Decoder, bits_per_byte, encode, heldout_text, windows
 
@@ -115,9 +115,12 @@ def run(job: tuple[str, int], steps: int = STEPS) -> dict[str, object]:
     """Train one decoder; "losses" held-out bits per byte every EVERY steps, "parameters", "seconds" per step.
 
     Adam, learning rate rising over 50 steps and falling linearly to 0; a new optimizer after the
-    pruning, which has new parameters.
+    pruning, which has new parameters. Raises ValueError for an arm that is not in ARMS, a negative
+    seed and steps below 1.
     """
     arm, seed = job
+    one_of(arm, "arm", ARMS)
+    steps = integer(steps, "steps", least=1)
     torch.set_num_threads(1)
     shape, prune_at, keep = ARMS[arm]
     decoder, (stream, held_out) = Decoder(seed=seed, **shape), texts()

@@ -19,7 +19,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from helpers.checks import integer, real_number
+from helpers.checks import integer, one_of, real_number
 from helpers.data.make_texts import training_text
 from helpers.decoder import BYTES, encode, heldout_text
 from helpers.universal import CLASSES, SETTLED, UniversalLayer
@@ -131,7 +131,12 @@ class Stack(nn.Module):
     def forward(
         self, tokens: Tensor, generator: torch.Generator | None = None, without: int | None = None
     ) -> Tensor:
-        """Logits per sequence and token; layer ``without`` mixes nothing."""
+        """Logits per sequence and token; layer ``without`` mixes nothing.
+
+        Raises ValueError unless 0 ≤ ``without`` < layers.
+        """
+        if without is not None:
+            without = integer(without, "without", least=0, most=len(self.mixers) - 1)
         x = self.symbols(tokens) + self.places
         for layer, (mixer, mlp) in enumerate(zip(self.mixers, self.mlps, strict=True)):
             if layer != without:
@@ -163,14 +168,18 @@ def train(
     """Train ``stack`` in place by Adam, one-cycle; leaves it in evaluation mode.
 
     An open class of 1000 free parameters costs ``price`` bits of loss; the price rises over the first
-    half. ``seed`` draws batches and noise. Raises ValueError for a negative price.
+    half. ``seed`` draws batches and noise. Raises ValueError for a negative price or seed, steps or a
+    batch below 1, and rates that aren't positive.
     """
     price = real_number(price, "price", least=0)
+    steps, batch = integer(steps, "steps", least=1), integer(batch, "batch", least=1)
+    learning_rate = real_number(learning_rate, "learning_rate", above=0)
+    gate_rate = real_number(gate_rate, "gate_rate", above=0)
+    seed = integer(seed, "seed", least=0)
     gates = [mixer.gate_logits for mixer in stack.mixers]
     held = {id(gate) for gate in gates}
     others = [p for p in stack.parameters() if id(p) not in held]
-    groups = [{"params": others, "lr": learning_rate}, {"params": gates, "lr": gate_rate}]
-    optimizer = torch.optim.Adam(groups)
+    optimizer = torch.optim.Adam([{"params": others}, {"params": gates}])
     rates = [learning_rate, gate_rate]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)
     generator = torch.Generator().manual_seed(seed)
@@ -199,7 +208,11 @@ def measure(stack: Stack, task: Task, without: int | None = None) -> tuple[float
 
 @cache
 def task_of(name: str, seed: int) -> Task:
-    """A task by name; "…, permuted" for its null, in an order drawn from the same seed."""
+    """A task by name; "…, permuted" for its null, in an order drawn from the same seed.
+
+    Raises ValueError for any other name.
+    """
+    one_of(name, "name", [*TASKS, *(f"{task}, permuted" for task in TASKS)])
     base, _, permuted = name.partition(", ")
     task = TASKS[base](seed)
     return task.permuted(seed) if permuted else task

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from helpers.checks import integer
+from helpers.checks import integer, one_of
 
 TEXT_KINDS = ("prose", "code", "repeated", "random tokens")
 TEXTS_PER_KIND = 10
@@ -33,8 +33,7 @@ def text(kind: str, index: int) -> str | Int64[Tensor, "pieces"]:
     Raises ValueError for an unknown ``kind`` or an ``index`` out of range, TypeError for an
     ``index`` that is not an integer.
     """
-    if kind not in TEXT_KINDS:
-        raise ValueError(f"kind must be one of {', '.join(map(repr, TEXT_KINDS))}, not {kind!r}")
+    one_of(kind, "kind", TEXT_KINDS)
     index = integer(index, "index", least=0, most=TEXTS_PER_KIND - 1)
     if kind == "random tokens":
         return random_word_pieces(510, seed=index)

@@ -106,7 +106,8 @@ class UniversalLayer(nn.Module):
 
     ``rank``, ``taps``, ``depthwise`` and ``heads`` are the sizes of the classes. Starts at random from
     ``seed``. Raises ValueError for an unknown class, a negative price, a rank above n, an even number
-    of taps, heads that don't divide the width, and with "butterfly" for an n that is no power of two.
+    of taps, heads that don't divide the width, a dtype other than float32 or float64, and with
+    "butterfly" for an n that is no power of two.
     """
 
     def __init__(
@@ -133,6 +134,8 @@ class UniversalLayer(nn.Module):
             raise ValueError(f"heads must divide width = {width}, not {heads}")
         if isinstance(classes, str) or not classes or not set(classes) <= set(CLASSES):
             raise ValueError(f"classes must be some of {CLASSES}, not {classes!r}")
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"dtype must be one of (torch.float32, torch.float64), not {dtype!r}")
         self.price = real_number(price, "price", least=0)
         seed = integer(seed, "seed", least=0)
         generator = torch.Generator().manual_seed(seed)
@@ -294,8 +297,7 @@ def fit(
         real_number(gate_rate, "gate_rate", above=0),
     ]
     parts = (list(layer.members.parameters()), [layer.gate_logits])
-    groups = [{"params": part, "lr": rate} for part, rate in zip(parts, rates, strict=True)]
-    optimizer = torch.optim.Adam(groups)
+    optimizer = torch.optim.Adam([{"params": part} for part in parts])
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)
     layer.train()
     layer.scale.copy_(outputs.square().mean().sqrt())  # the operators learn in units of the outputs

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.nn.utils.parametrizations import orthogonal
 
+from helpers import ablation
 from helpers.ablation import (
     FASTER,
     RESULTS,
@@ -20,7 +21,7 @@ from helpers.ablation import (
     run_recipe,
 )
 from helpers.cases import NOTE_CASES, note_targets
-from helpers.factorization import FactorizationLayer, Factors, descend, fit
+from helpers.factorization import FactorizationLayer, Factors, NoteRecipe, descend, fit
 from helpers.nulls import gaussian
 from helpers.orthogonal import signed_qr
 
@@ -137,3 +138,119 @@ def test_what_the_recipe_does_measured_again():
     assert result.relative_error > 0.5
     for name, value in seen.items():
         assert value == pytest.approx(stored["Fourier"][name][3], rel=0.05), name
+
+
+# The rows
+
+START = {"orthogonal": "qr", "sigma": "softplus"}  # the note's maps
+OURS = {"orthogonal": "signed qr", "sigma": "free"}
+SPEED = {"learning_rate": 0.1, "one_cycle": True}
+SCALED = {"scale": True}
+WANTED = {
+    "note's recipe": (NoteRecipe, START, {}),
+    "only faster": (NoteRecipe, START, SPEED),
+    "only scaled": (NoteRecipe, START, SCALED),
+    "only signed QR": (NoteRecipe, START | {"orthogonal": "signed qr"}, {}),
+    "only free Σ": (NoteRecipe, START | {"sigma": "free"}, {}),
+    "all four": (NoteRecipe, OURS, SCALED | SPEED),
+    "all but faster": (NoteRecipe, OURS, SCALED),
+    "all but scaled": (NoteRecipe, OURS, SPEED),
+    "all but signed QR": (NoteRecipe, OURS | {"orthogonal": "qr"}, SCALED | SPEED),
+    "all but free Σ": (NoteRecipe, OURS | {"sigma": "softplus"}, SCALED | SPEED),
+    "… with |Σ|": (NoteRecipe, OURS | {"sigma": "absolute"}, SCALED),
+    "… small start": (FactorizationLayer, OURS, SCALED),
+    "… Cayley map": (FactorizationLayer, OURS | {"orthogonal": "cayley"}, SCALED),
+    "… matrix exponential": (FactorizationLayer, OURS | {"orthogonal": "exponential"}, SCALED),
+    "… Householder": (FactorizationLayer, OURS | {"orthogonal": "householder"}, SCALED),
+    "one-cycle QR": (FactorizationLayer, OURS, SCALED | SPEED),
+    "one-cycle Cayley": (FactorizationLayer, OURS | {"orthogonal": "cayley"}, SCALED | SPEED),
+    "one-cycle exponential": (
+        FactorizationLayer,
+        OURS | {"orthogonal": "exponential"},
+        SCALED | SPEED,
+    ),
+    "torch parametrization": (PeerLayer, OURS | {"orthogonal": "peer"}, SCALED | SPEED),
+    "geotorch": (PeerLayer, OURS | {"orthogonal": "peer"}, SCALED | SPEED),
+    "Cayley, Σ eliminated": (
+        FactorizationLayer,
+        OURS | {"orthogonal": "cayley"},
+        SCALED | SPEED | {"eliminate": True},
+    ),
+    "L-BFGS, Σ eliminated": (
+        FactorizationLayer,
+        OURS,
+        SCALED | {"optimizer": "lbfgs", "steps": 40, "eliminate": True},
+    ),
+    "Gauss–Newton (default)": (FactorizationLayer, OURS, {}),
+}
+
+
+def test_every_row_trains_what_its_name_says(monkeypatch):
+    trained = []
+
+    def note_down(layer, target, **options):
+        trained.append((layer, target, options))
+
+    monkeypatch.setattr(ablation, "descend", note_down)
+    monkeypatch.setattr(ablation, "fit", note_down)
+    target = note_targets(0, 6)["attention"][:, :5]
+    assert list(ROWS) == list(WANTED)
+    for row, (kind, maps, options) in WANTED.items():
+        shape = (6, 6) if kind is NoteRecipe else (6, 5)
+        ROWS[row](target if shape == (6, 5) else target @ target.T, 7)
+        layer, given, chosen = trained.pop()
+        assert type(layer) is kind, row
+        assert {"orthogonal": layer.orthogonal, "sigma": layer.sigma} == maps, row
+        assert (chosen, tuple(given.shape)) == (options, shape), row
+        same = (FactorizationLayer, {}) if kind is PeerLayer else (kind, maps)
+        start = same[0](*shape, seed=7, **same[1])
+        assert torch.equal(layer.left, start.left), row
+        assert torch.equal(layer.middle, start.middle), row
+    parametrized = PeerLayer(4, 4, PEERS["geotorch"], seed=0).U.parametrizations.weight
+    assert type(parametrized[0]).__module__.startswith("geotorch")
+
+
+def test_a_run_measures_every_row_on_every_target(monkeypatch):
+    def train(target, seed):
+        layer = FactorizationLayer(*target.shape, seed=seed)
+        return fit(layer, target, steps=2)
+
+    monkeypatch.setattr(
+        ablation, "ROWS", {"few": train, "fewer": lambda X, seed: train(X, seed + 1)}
+    )
+    results = ablation.run(2)
+    assert tuple(results) == NOTE_CASES
+    for case, target in note_targets(2).items():
+        assert list(results[case]) == ["few", "fewer"]
+        for row, seed in (("few", 2), ("fewer", 3)):
+            done, found = train(target, seed), results[case][row]
+            assert found["errors"] == pytest.approx(done.relative_error)
+            learned = done.singular_values[-1].sort(descending=True).values
+            true = torch.linalg.svdvals(target)
+            worst = float((learned - true).abs().max() / true[0])
+            assert found["sigma"] == pytest.approx(worst)
+            assert found["seconds"] > 0
+
+
+def test_the_recipe_is_watched_on_every_target(monkeypatch):
+    def seen(target, seed):
+        return None, {"flips": seed, "sum": float(target.sum())}
+
+    monkeypatch.setattr(ablation, "run_recipe", seen)
+    watched = ablation.watch_recipe(2)
+    assert tuple(watched) == NOTE_CASES
+    for case in NOTE_CASES:
+        assert watched[case]["flips"] == [0, 1]
+        sums = [float(note_targets(seed)[case].sum()) for seed in (0, 1)]
+        assert watched[case]["sum"] == pytest.approx(sums, rel=1e-3)
+        assert all(value == float(f"{value:.4g}") for value in watched[case]["sum"])
+
+
+def test_what_is_written_is_read_again(tmp_path, monkeypatch):
+    monkeypatch.setattr(ablation, "RESULTS", tmp_path / "ablation.json")
+    rows = {"… with |Σ|": {"low rank": {"errors": [0.5, 1.0]}}, "plain": {}}
+    ablation.write({"command": "me", "recipe": {"Fourier": {"flips": [3]}}}, rows)
+    assert load_ablation() == rows
+    assert load_recipe() == {"Fourier": {"flips": [3]}}
+    lines = (tmp_path / "ablation.json").read_text(encoding="utf-8").splitlines()
+    assert [line[:5] for line in lines] == ['{"com', '  "… ', '  "pl', "}}"]

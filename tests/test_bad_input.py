@@ -1,9 +1,12 @@
 """Bad input: an exception that names the argument, what came, and what is allowed."""
 
+import re
+
+import numpy as np
 import pytest
 import torch
 
-from helpers import butterfly, cases, pruning, universal
+from helpers import butterfly, cases, choosing, pruning, universal
 from helpers.attention import attention, attention_weights, causal_mask
 from helpers.butterfly import (
     GOALS,
@@ -15,14 +18,14 @@ from helpers.butterfly import (
     rank_one_bound,
 )
 from helpers.cases import note_targets
-from helpers.checks import real_number
+from helpers.checks import integer, one_of, real_number, real_tensor
 from helpers.diagnostics import diagnose, input_dependence
 from helpers.factorization import FactorizationLayer, NoteRecipe, descend, fit, gauss_newton
 from helpers.low_rank import METHODS, ORACLES, compress
 from helpers.nulls import gaussian, random_attention, shuffle_within_rows
 from helpers.operator import FactorizationOperator, excess_error, train, trained_operator
 from helpers.spectrum import distance_to_rank_one, spectrum, truncate
-from helpers.stack import Stack, Task, characters
+from helpers.stack import Stack, Task, characters, task_of
 from helpers.stack import train as stack_training
 from helpers.universal import CLASSES, UniversalLayer
 
@@ -63,58 +66,60 @@ MATRICES = [
     ],
 )
 def test_tensors(name, call, bad, error, said):
-    with pytest.raises(error, match=rf"(?s){name}.*{said}"):
+    with pytest.raises(error, match=rf"(?s)^{name} must .*{said}"):
         call(bad)
 
 
 @pytest.mark.parametrize("rank", [0, -1, 4, 2.0, "2", True, None])
 def test_rank(rank):
-    with pytest.raises((ValueError, TypeError), match=rf"rank must be .*{rank}"):
+    with pytest.raises((ValueError, TypeError), match=rf"^rank must be .*{rank}"):
         truncate(GOOD, rank)
 
 
 @pytest.mark.parametrize("fraction", [0, -0.1, 1.01, float("nan"), float("inf"), "0.9", None])
 def test_fraction(fraction):
     for measure in (spectrum(GOOD).energy_rank, spectrum(GOOD).nuclear_rank):
-        with pytest.raises((ValueError, TypeError), match="fraction must be"):
+        with pytest.raises((ValueError, TypeError), match="^fraction must be"):
             measure(fraction)
 
 
 @pytest.mark.parametrize("tolerance", [0, -1e-3, float("nan"), float("inf"), None])
 def test_tolerance(tolerance):
-    with pytest.raises((ValueError, TypeError), match="tolerance must be"):
+    with pytest.raises((ValueError, TypeError), match="^tolerance must be"):
         spectrum(GOOD).numerical_rank(tolerance)
 
 
 @pytest.mark.parametrize("scale", [0, -1.0, float("nan"), float("inf"), "1"])
 def test_scale(scale):
-    with pytest.raises((ValueError, TypeError), match="scale must be"):
+    with pytest.raises((ValueError, TypeError), match="^scale must be"):
         attention_weights(GOOD, GOOD, scale=scale)
 
 
 def test_widths_differ():
-    with pytest.raises(ValueError, match=r"same width.*\(3, 3\).*\(3, 2\)"):
+    with pytest.raises(
+        ValueError, match=r"^queries and keys must have the same width.*\(3, 3\).*\(3, 2\)"
+    ):
         attention_weights(GOOD, GOOD[:, :2])
 
 
 def test_dtypes_differ():
-    with pytest.raises(TypeError, match="share a dtype.*float64.*float32"):
+    with pytest.raises(TypeError, match="^queries and keys must share a dtype.*float64.*float32"):
         attention_weights(GOOD, GOOD.float())
 
 
 def test_batches_do_not_broadcast():
-    with pytest.raises(ValueError, match="broadcast"):
+    with pytest.raises(ValueError, match="^queries and keys must broadcast"):
         attention_weights(GOOD.expand(2, 3, 3), GOOD.expand(5, 3, 3))
 
 
 def test_values_have_other_length():
-    with pytest.raises(ValueError, match="values must have one row per key"):
+    with pytest.raises(ValueError, match="^values must have one row per key"):
         attention(GOOD, GOOD, GOOD[:2])
 
 
 def test_logits_overflow():
     big = 1e200 * GOOD
-    with pytest.raises(ValueError, match="queries and keys give logits beyond"):
+    with pytest.raises(ValueError, match="^queries and keys give logits beyond"):
         attention_weights(big, big)
 
 
@@ -130,13 +135,13 @@ def test_fully_masked_row():
     [(GOOD, TypeError), ([[True]], TypeError), (torch.ones(2, 3, dtype=torch.bool), ValueError)],
 )
 def test_mask(mask, error):
-    with pytest.raises(error, match="mask must"):
+    with pytest.raises(error, match="^mask must"):
         attention_weights(GOOD, GOOD, mask=mask)
 
 
 @pytest.mark.parametrize("n", [0, -2, 2.5, None, True])
 def test_causal_mask(n):
-    with pytest.raises((ValueError, TypeError), match="n must be"):
+    with pytest.raises((ValueError, TypeError), match="^n must be"):
         causal_mask(n)
 
 
@@ -156,7 +161,7 @@ def test_random_attention(name, arguments):
 
 
 def test_shuffling_a_rectangle():
-    with pytest.raises(ValueError, match=r"weights must be square.*\(2, 3\)"):
+    with pytest.raises(ValueError, match=r"^weights must be square.*\(2, 3\)"):
         shuffle_within_rows(GOOD[:2], seed=0)
 
 
@@ -166,7 +171,7 @@ def test_shuffling_a_rectangle():
 @pytest.mark.parametrize("rank", [0, -1, 4, 2.0, "2", True])
 @pytest.mark.parametrize("layer", [FactorizationLayer, NoteRecipe])
 def test_rank_of_a_layer(layer, rank):
-    with pytest.raises((ValueError, TypeError), match=rf"rank must be .*{rank}"):
+    with pytest.raises((ValueError, TypeError), match=rf"^rank must be .*{rank}"):
         layer(5, 3, rank)
     assert layer(5, 3, None).rank == 3
 
@@ -211,26 +216,26 @@ def test_seed_of_a_layer(seeded, seed):
 @pytest.mark.parametrize("train_", [fit, descend])
 @pytest.mark.parametrize("target", [GOOD[:2], GOOD[:, :2], GOOD.expand(2, 3, 3), GOOD[None]])
 def test_target_of_another_shape(train_, target):
-    with pytest.raises(ValueError, match=r"target must have the layer's shape \(3, 3\), not"):
+    with pytest.raises(ValueError, match=r"^target must have the layer's shape \(3, 3\), not"):
         train_(FactorizationLayer(3, 3), target)
 
 
 @pytest.mark.parametrize("train_", [fit, descend])
 def test_target_more_precise_than_the_layer(train_):
-    with pytest.raises(TypeError, match="target must be float32 .*, not torch.float64"):
+    with pytest.raises(TypeError, match="^target must be float32 .*, not torch.float64"):
         train_(FactorizationLayer(3, 3, dtype=torch.float32), GOOD)
 
 
 @pytest.mark.parametrize("train_", [fit, descend])
 def test_target_with_a_norm_beyond_the_largest_number(train_):
-    with pytest.raises(ValueError, match="target must"):
+    with pytest.raises(ValueError, match="^target must"):
         train_(FactorizationLayer(3, 3), torch.full((3, 3), 1.7e308, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("train_", [fit, descend])
 @pytest.mark.parametrize("layer", [None, torch.nn.Linear(3, 3), FactorizationLayer, GOOD])
 def test_not_a_layer(train_, layer):
-    with pytest.raises(TypeError, match="layer must be a FactorizationLayer, not"):
+    with pytest.raises(TypeError, match="^layer must be a FactorizationLayer, not"):
         train_(layer, GOOD)
 
 
@@ -266,13 +271,13 @@ def test_optimizer(optimizer):
     ],
 )
 def test_gauss_newton_on_a_layer_of_another_kind(layer):
-    with pytest.raises(ValueError, match="layer must be signed qr with free sigma.*use descend"):
+    with pytest.raises(ValueError, match="^layer must be signed qr with free sigma.*use descend"):
         gauss_newton(layer, GOOD)
 
 
 @pytest.mark.parametrize("sigma", ["softplus", "absolute"])
 def test_only_a_free_sigma_can_be_eliminated(sigma):
-    with pytest.raises(ValueError, match=f"eliminate must be False .*{sigma}"):
+    with pytest.raises(ValueError, match=f"^eliminate must be False .*{sigma}"):
         descend(FactorizationLayer(3, 3, sigma=sigma), GOOD, eliminate=True)
 
 
@@ -286,18 +291,18 @@ def test_unknown_option():
 
 @pytest.mark.parametrize("rank", [0, -1, 2.0, "2", True])
 def test_rank_of_an_operator(rank):
-    with pytest.raises((ValueError, TypeError), match=rf"rank must be .*{rank}"):
+    with pytest.raises((ValueError, TypeError), match=rf"^rank must be .*{rank}"):
         FactorizationOperator(rank)
 
 
 @pytest.mark.parametrize("X", [GOOD, GOOD[:, :2], torch.ones(5, 3, 4)])
 def test_rank_above_that_of_the_matrices(X):
-    with pytest.raises(ValueError, match=rf"rank must be at most .*{min(X.shape[-2:])}, not 4"):
+    with pytest.raises(ValueError, match=rf"^rank must be at most .*{min(X.shape[-2:])}, not 4"):
         FactorizationOperator(4)(X)
 
 
 def test_excess_error_needs_a_rank():
-    with pytest.raises((ValueError, TypeError), match="rank must be"):
+    with pytest.raises((ValueError, TypeError), match="^rank must be"):
         excess_error(FactorizationOperator(), GOOD, torch.ones(3, dtype=torch.float64))
 
 
@@ -331,7 +336,7 @@ def test_seed(seeded, seed):
 
 
 def test_there_are_ten_committed_networks():
-    with pytest.raises(ValueError, match="seed must be between 0 and 9, not 10"):
+    with pytest.raises(ValueError, match="^seed must be between 0 and 9, not 10"):
         trained_operator(10)
 
 
@@ -375,6 +380,64 @@ def test_bounds_of_a_number(bounds, good, bad, said):
 def test_not_a_number(bad):
     with pytest.raises(TypeError, match="^x must be a real number, not"):
         real_number(bad, "x", least=0)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "bad", "said"),
+    [
+        ({"least": 1}, 0, "x must be at least 1, not 0"),
+        ({"least": 1, "most": 3}, 0, "x must be between 1 and 3, not 0"),
+        ({"least": 1, "most": 3}, 4, "x must be between 1 and 3, not 4"),
+        ({"least": -2, "most": 0}, 1, "x must be between -2 and 0, not 1"),
+    ],
+)
+def test_bounds_of_an_integer(bounds, bad, said):
+    for good in (bounds["least"], bounds.get("most", 10**9), np.int64(bounds["least"])):
+        assert integer(good, "x", **bounds) == good
+        assert type(integer(good, "x", **bounds)) is int
+    with pytest.raises(ValueError, match=f"^{said}$"):
+        integer(bad, "x", **bounds)
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (True, "x must be an integer, not True (bool)"),
+        (1.0, "x must be an integer, not 1.0 (float)"),
+        ("1", "x must be an integer, not '1' (str)"),
+        (None, "x must be an integer, not None (NoneType)"),
+    ],
+)
+def test_not_an_integer(bad, said):
+    with pytest.raises(TypeError, match=f"^{re.escape(said)}$"):
+        integer(bad, "x", least=0)
+
+
+def test_a_tensor_of_the_right_kind_is_handed_back():
+    for good in (GOOD, GOOD.float(), GOOD[0], GOOD.clone().requires_grad_()):
+        assert real_tensor(good, "x") is good
+    assert real_tensor(GOOD, "x", least_dims=2) is GOOD
+
+
+@pytest.mark.parametrize(
+    ("bad", "said"),
+    [
+        (torch.tensor(1.0), "x must have at least 1 dimensions, but its shape is ()"),
+        (GOOD[:, :0], "x must not be empty, but its shape is (3, 0)"),
+        (GOOD / 0, "x must be finite, but 9 of its 9 entries are NaN or infinite"),
+        (NAN, "x must be finite, but 1 of its 9 entries are NaN or infinite"),
+        (-INFINITE, "x must be finite, but 1 of its 9 entries are NaN or infinite"),
+    ],
+)
+def test_what_is_said_of_a_tensor(bad, said):
+    with pytest.raises(ValueError, match=f"^{re.escape(said)}$"):
+        real_tensor(bad, "x")
+
+
+def test_one_of_some_names():
+    assert one_of("b", "x", {"a": 1, "b": 2}) == "b"
+    with pytest.raises(ValueError, match="^x must be one of 'a', 'b', not 'c'$"):
+        one_of("c", "x", ["a", "b"])
 
 
 # Diagnostics
@@ -979,7 +1042,7 @@ def test_options_of_a_universal_layers_training(name, bad):
 
 
 def some_task():
-    tokens, labels = torch.zeros(4, 8, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)
+    tokens, labels = torch.zeros(4, 64, dtype=torch.int64), torch.zeros(4, dtype=torch.int64)
     return Task("zeros", tokens, labels, tokens, labels, 3, 2)
 
 
@@ -1012,3 +1075,104 @@ def test_price_of_a_stack(price):
 def test_seed_of_a_pruned_decoder(seed):
     with pytest.raises((ValueError, TypeError), match="^seed must be"):
         pruning.run(("full", seed), steps=1)
+
+
+@pytest.mark.parametrize(
+    ("name", "bad"),
+    [
+        *((name, bad) for name in ("steps", "batch") for bad in (0, -1, 2.0, None, True)),
+        *(
+            (name, bad)
+            for name in ("learning_rate", "gate_rate")
+            for bad in (0, -0.1, float("nan"), float("inf"), "1", None)
+        ),
+        *(("seed", bad) for bad in (-1, 0.5, None, True)),
+    ],
+)
+def test_options_of_a_stacks_training(name, bad):
+    stack = Stack(some_task(), classes=("low rank",), layers=1)
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must be .*{bad}"):
+        stack_training(stack, some_task(), **{name: bad})
+
+
+@pytest.mark.parametrize("without", [-1, 2, 9, 1.0, "1", True])
+def test_a_layer_to_leave_out(without):
+    stack = Stack(some_task(), classes=("low rank",), layers=2)
+    with pytest.raises((ValueError, TypeError), match=f"^without must be .*{without}"):
+        stack(some_task().tokens, without=without)
+
+
+@pytest.mark.parametrize("name", ["digit", "digits permuted", "digits, permuted, permuted", "", 3])
+def test_unknown_task(name):
+    with pytest.raises(ValueError, match="^name must be one of 'digits', .*'characters, permuted'"):
+        task_of(name, 0)
+
+
+@pytest.mark.parametrize("arm", ["dense", "", None])
+def test_unknown_arm(arm):
+    with pytest.raises(ValueError, match=f"^arm must be one of 'full', .*'narrower', not {arm!r}"):
+        pruning.run((arm, 0), steps=1)
+
+
+@pytest.mark.parametrize("steps", [0, -1, 2.0, None, True])
+def test_steps_of_a_pruned_decoder(steps):
+    with pytest.raises((ValueError, TypeError), match=f"^steps must be .*{steps}"):
+        pruning.run(("full", 0), steps=steps)
+
+
+@pytest.mark.parametrize("case", ["lowrank", "Fourier + ", "", 3])
+def test_unknown_case(case):
+    with pytest.raises(ValueError, match="^case must be one of 'low rank', .*, not "):
+        choosing.draw(case, 0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.complex128, torch.int64, "float64", None])
+def test_dtype_of_a_universal_layer(dtype):
+    with pytest.raises(ValueError, match=f"^dtype must be one of .*float32.*, not {dtype!r}"):
+        UniversalLayer(8, 6, dtype=dtype)
+
+
+# The smallest values that are allowed
+
+ONE = torch.ones(1, 1, dtype=torch.float64)
+LEAST = {
+    "truncate": lambda: truncate(GOOD, 1),
+    "causal_mask": lambda: causal_mask(1),
+    "gaussian": lambda: gaussian(1, seed=0),
+    "random_attention": lambda: random_attention(1, 1, samples=1, seed=0),
+    "shuffle_within_rows": lambda: shuffle_within_rows(ONE, seed=0),
+    "FactorizationLayer": lambda: FactorizationLayer(1, 1, 1, seed=0)(),
+    "NoteRecipe": lambda: NoteRecipe(1, 1, 1, seed=0)(),
+    "gauss_newton": lambda: gauss_newton(FactorizationLayer(3, 3), GOOD, steps=1),
+    "descend": lambda: descend(FactorizationLayer(3, 3), GOOD, steps=1),
+    "FactorizationOperator": lambda: FactorizationOperator(1, seed=0)(GOOD),
+    "operator.train": lambda: train(0, steps=1),
+    "trained_operator": lambda: (trained_operator(0), trained_operator(9)),
+    "note_targets": lambda: note_targets(0, 4),
+    "low_rank": lambda: cases.low_rank(4, 1, 0, 0, width=1, rank=1),
+    "convolution": lambda: cases.convolution(4, 1, 0, 0, width=1, kernel=(1.0,)),
+    "fourier": lambda: cases.fourier(4, 1, 0, 0, width=1),
+    "attention": lambda: cases.attention(4, 1, 0, 0, width=1, rank=1),
+    "random_operator": lambda: cases.random_operator(4, 1, 0, 0, width=1),
+    "hartley": lambda: cases.hartley(1),
+    "split": lambda: (cases.fourier(4, 2).split(1), cases.fourier(4, 5).split(4)),
+    "diagnose": lambda: diagnose(torch.eye(4).double(), rank=1, draws=2, seed=0),
+    "input_dependence": lambda: input_dependence(PAIRS, PAIRS, draws=2, seed=0),
+    "compress": lambda: try_to_compress("learned", 1, options={"seed": 0, "steps": 1, "batch": 1}),
+    "Butterfly": lambda: Butterfly(2, copies=1, seed=0),
+    "butterfly.fit": lambda: butterfly.fit(Butterfly(8), TARGET, steps=1, columns=1, seed=0),
+    "every column": lambda: butterfly.fit(Butterfly(8), TARGET, steps=1, columns=8),
+    "SoftPermutation": lambda: SoftPermutation(2, copies=1, seed=0),
+    "UniversalLayer": lambda: UniversalLayer(2, 1, rank=1, taps=1, heads=1, price=0, seed=0),
+    "largest sizes": lambda: UniversalLayer(8, 6, rank=8, taps=15, heads=6),
+    "universal.fit": lambda: universal.fit(UniversalLayer(8, 6), SAMPLES, SAMPLES, steps=1),
+    "Stack": lambda: Stack(some_task(), layers=1, seed=0),
+    "stack.train": lambda: stack_training(
+        Stack(some_task(), layers=1), some_task(), price=0, steps=1, batch=1, seed=0
+    ),
+}
+
+
+@pytest.mark.parametrize("call", LEAST.values(), ids=LEAST)
+def test_the_smallest_values_are_welcome(call):
+    call()

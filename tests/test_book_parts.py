@@ -126,6 +126,14 @@ def test_every_state_is_drawn_where_its_sliders_point():
             assert f'aria-label="rank {rank} of {kind}"' in leaf.value
 
 
+def test_every_state_has_the_caption():
+    widget = explore.explore(draw, "What is plotted & how.", rank=[1, 2])
+    pictures = widget.children[-1].children
+    assert [
+        p.value.count("<figcaption>What is plotted &amp; how.</figcaption>") for p in pictures
+    ] == [1, 1]
+
+
 def test_plain_text_lists_what_every_state_shows():
     bundle = explore.explore(draw, rank=[1, 2])._repr_mimebundle_()
     assert bundle["text/plain"] == "[rank = 1] rank 1 of a\n[rank = 2] rank 2 of a"

@@ -320,6 +320,7 @@ def test_the_bound_of_a_matrix_counted_by_hand():
     matrix = torch.zeros(4, 4, dtype=torch.float64)
     matrix[0, 0], matrix[2, 1] = 1.0, 0.5
     assert rank_one_bound(matrix, torch.arange(4)) == pytest.approx(0.5 / math.sqrt(1.25))
+    assert rank_one_bound(0 * matrix, torch.arange(4)) == 0
 
 
 @pytest.mark.parametrize("n", [4, 8, 16])

@@ -3,8 +3,10 @@
 import copy
 import hashlib
 import json
+import platform
 from functools import partial
 from math import cos, log2, sin
+from pathlib import Path
 
 import jaxtyping
 import pytest
@@ -285,6 +287,14 @@ def test_training_lowers_the_loss_and_repeats_itself():
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+def test_a_text_must_be_longer_than_the_context():
+    decoder = Decoder(seed=0, width=8, layers=1, heads=1, context=16)
+    tokens = encode("a text of 17 byte")
+    assert len(training.train(decoder, tokens, seed=0, steps=1)) == 1
+    with pytest.raises(ValueError, match="^tokens must hold more than 16 bytes, not 16$"):
+        training.train(decoder, tokens[:16], seed=0, steps=1)
+
+
 def test_the_script_makes_a_checkpoint_and_its_measurements(tmp_path, monkeypatch, capsys):
     tiny = partial(Decoder, width=16, layers=1, heads=2, context=64)
     monkeypatch.setattr(training, "Decoder", tiny)
@@ -298,7 +308,29 @@ def test_the_script_makes_a_checkpoint_and_its_measurements(tmp_path, monkeypatc
     made = json.loads((tmp_path / "decoder_seeds.json").read_text(encoding="utf-8"))
     (result,) = made["seeds"]
     assert result["after"]["heldout_loss"] < result["before"]["heldout_loss"] - 0.5
-    assert made["meta"]["steps"] == 50
+    text = heldout_text()[30_000:40_000]
+    assert made["meta"] == {
+        "command": "python -m helpers.training --seed 7 --steps 50 --windows 1",
+        "seeds": [7],
+        "steps": 50,
+        "tokens_per_step": 512,
+        "parameters": sum(p.numel() for p in tiny(seed=0).parameters()),
+        "width": 16,
+        "layers": 1,
+        "heads": 2,
+        "context": 64,
+        "loss_windows": 4,
+        "head_windows": 1,
+        "training_bytes": len(text.encode()),
+        "training_text_sha256": hashlib.sha256(text.encode()).hexdigest(),
+        "python": platform.python_version(),
+        "torch": torch.__version__.split("+")[0],
+    }
+    targets = windows(heldout_text(), 64, 4)
+    for order in range(1, 6):
+        bits = training.ngram_bits(encode(text), targets, order)
+        assert made["ngram_heldout_loss"][str(order)] == pytest.approx(bits, abs=5e-5)
+    assert len(made["ngram_heldout_loss"]) == 5
 
     content = (tmp_path / "decoder.safetensors").read_bytes()
     assert hashlib.sha256(content).hexdigest() in capsys.readouterr().out
@@ -309,6 +341,58 @@ def test_the_script_makes_a_checkpoint_and_its_measurements(tmp_path, monkeypatc
     assert loss == pytest.approx(result["after"]["heldout_loss"], abs=1e-3)
     costs = truncation_costs(decoder, windows(heldout_text(), 64, 1))
     assert costs == pytest.approx(result["truncation"], abs=1e-3)
+
+
+def test_what_is_measured_of_a_seed():
+    before, after = (Decoder(seed=seed, width=16, layers=1, heads=2, context=64) for seed in (0, 1))
+    tokens = encode(heldout_text()[:7000])
+    found = training.measure(before, after, tokens, 2)
+    context = after.context
+    batch = windows(heldout_text(), context, 2)
+    # 64 windows, evenly spread over the training text.
+    starts = torch.arange(64) * (len(tokens) // 64)
+    seen = tokens[starts[:, None] + torch.arange(context + 1)]
+    for name, decoder in (("before", before), ("after", after)):
+        assert found[name]["train_loss"] == pytest.approx(bits_per_byte(decoder, seen))
+        held_out = bits_per_byte(decoder, windows(heldout_text(), context, 64))
+        assert found[name]["heldout_loss"] == pytest.approx(held_out)
+        for measure, value in vars(measure_heads(decoder, batch[:, :-1])).items():
+            torch.testing.assert_close(found[name][measure], value)
+    torch.testing.assert_close(found["ablation"], ablation_costs(after, batch))
+    assert found["truncation"] == truncation_costs(after, batch)
+    assert found["truncation_causal"] == truncation_costs(after, batch, causal=True)
+    assert found["truncation"] != found["truncation_causal"]
+    for name, value in update_ranks(before, after).items():
+        torch.testing.assert_close(found["updates"][name], value)
+
+
+def test_results_are_rounded_and_written_one_seed_a_line(tmp_path):
+    numbers = {"a": [1.23456789, 2e-9], "b": {"c": torch.tensor([1 / 3, 1e6 / 7])}}
+    rounded = training.rounded(numbers)
+    assert rounded == {"a": [1.2346, 2e-9], "b": {"c": [0.33333, 142860.0]}}
+    results = {"meta": {"x": 1}, "seeds": [{"seed": 0, **rounded}, {"seed": 1}]}
+    training.write_json(tmp_path / "results.json", results)
+    written = (tmp_path / "results.json").read_text(encoding="utf-8")
+    assert json.loads(written) == results
+    assert sum(line.startswith('{"seed"') for line in written.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "arguments", "chosen"),
+    [
+        ("--all", (list(range(10)), training.STEPS, training.HEAD_WINDOWS, DATA), "--all"),
+        ("--seed 3 --steps 7 --windows 2 --out x", ([3], 7, 2, Path("x")), "--seed 3"),
+    ],
+)
+def test_options_of_the_script(options, arguments, chosen, monkeypatch):
+    runs = []
+    monkeypatch.setattr(training, "run", lambda *given: runs.append(given))
+    training.main(options.split())
+    [(*given, command)] = runs
+    assert tuple(given) == arguments
+    steps, head_windows = arguments[1:3]
+    script = f"python -m helpers.training {chosen} --steps {steps} --windows {head_windows}"
+    assert command == script
 
 
 @pytest.mark.parametrize("options", ["", "--seed 0", "--all --seed 0 --out x"])

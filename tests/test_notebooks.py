@@ -190,12 +190,16 @@ def test_names_are_bound_once_and_every_used_one_is_bound():
     bound = Counter(name for path in NOTEBOOKS for name in glued(path))
     assert {name for name, count in bound.items() if count > 1} == set()
     for path in PAGES:
-        for place, name in re.findall(r"\{glue:[a-z]+\}`(?:([^`:]+)::)?([^`:]+)", path.read_text("utf8")):
+        for place, name in re.findall(
+            r"\{glue:[a-z]+\}`(?:([^`:]+)::)?([^`:]+)", path.read_text("utf8")
+        ):
             names = glued((path.parent / place).resolve()) if place else [*bound, "name"]
             assert name in names, f"{path.name}: {place} {name}"
 
 
-@pytest.mark.parametrize("path", [*NOTEBOOKS, ROOT / "book" / "found.md"], ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path", [*NOTEBOOKS, ROOT / "book" / "found.md"], ids=lambda path: path.stem
+)
 def test_no_measured_number_is_typed_into_prose(path):
     numbers = re.findall(r"\d+\.\d+(?: ?%)?|\d+ ?%", prose(path))
     assert [number for number in numbers if number not in STATED] == []

@@ -298,6 +298,16 @@ def test_excess_error_is_numpys():
     np.testing.assert_allclose(from_factors.detach(), expected, atol=1e-8)
 
 
+def test_excess_error_of_a_single_matrix_at_a_rank_and_seed_of_its_own():
+    X, S = fresh(1, 8)
+    operator = FactorizationOperator(2, roots=some_roots(1, 2), seed=1)
+    other = FactorizationOperator(5, roots=some_roots(1, 2), seed=4)
+    expected = excess_error(other, X, S)
+    torch.testing.assert_close(excess_error(operator, X, S, rank=5, seed=4), expected)
+    torch.testing.assert_close(excess_error(operator, X[0], S[0], rank=5, seed=4), expected[0])
+    assert not torch.allclose(excess_error(operator, X, S, rank=5), expected)
+
+
 def test_excess_error_of_the_best_basis_is_rounding():
     X, S = fresh(5, 8)
     converged = FactorizationOperator(2, roots=torch.zeros(200, 3))

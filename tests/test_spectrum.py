@@ -89,13 +89,22 @@ def test_zero_matrix_has_rank_zero_by_every_measure():
         assert (value == 0).all()
 
 
-def test_batch_equals_one_by_one():
-    matrices = gaussian(4, 6, 5)
-    batch, single = spectrum(matrices), [spectrum(matrix) for matrix in matrices]
-    assert batch.energy_rank(0.9).tolist() == [int(s.energy_rank(0.9)) for s in single]
-    torch.testing.assert_close(
-        batch.effective_rank, torch.stack([s.effective_rank for s in single])
-    )
+MEASURES = {
+    "effective_rank": lambda result: result.effective_rank,
+    "stable_rank": lambda result: result.stable_rank,
+    "participation_ratio": lambda result: result.participation_ratio,
+    "energy_rank": lambda result: result.energy_rank(0.9),
+    "nuclear_rank": lambda result: result.nuclear_rank(0.9),
+    "numerical_rank": lambda result: result.numerical_rank(1.5),
+}
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+def test_batch_equals_one_by_one(measure):
+    matrices = gaussian(2, 3, 6, 5)
+    single = [measure(spectrum(matrix)) for matrix in matrices.flatten(0, 1)]
+    torch.testing.assert_close(measure(spectrum(matrices)).flatten(), torch.stack(single))
+    assert len({float(value) for value in single}) > 1
 
 
 @pytest.mark.parametrize("batch", [(1,), (2,), (7,), (2, 3), (2, 3, 4)])
@@ -123,6 +132,13 @@ def test_distance_to_rank_one_at_both_ends():
     centred = gaussian(6, 5)
     assert distance_to_rank_one(centred - centred.mean(0)).item() == pytest.approx(1)
     assert distance_to_rank_one(torch.zeros(3, 2, dtype=F64)) == 0
+
+
+def test_distance_to_rank_one_is_numpys_for_every_matrix_of_a_batch():
+    tokens = gaussian(3, 6, 5).numpy()
+    residual = tokens - tokens.mean(1, keepdims=True)
+    expected = np.linalg.norm(residual, axis=(1, 2)) / np.linalg.norm(tokens, axis=(1, 2))
+    np.testing.assert_allclose(distance_to_rank_one(torch.tensor(tokens)), expected, rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["effective_rank", "stable_rank", "participation_ratio"])

@@ -1,37 +1,43 @@
 """Print the built site as one PDF, and link it from the landing page.
 
-Every page of the site is opened in a browser, where its mathematics and its explorers are drawn, and
-is stripped of what only a screen needs (pdf/page.js).  Together they make one document, with a title
-page and contents, which the browser prints with pdf/book.css.  As it is one document, links, outline
-and structure tags come out right by themselves.  It is printed again until the page numbers that
-stand in the contents and in the index are those where things are.
+Every page of the site is opened in a browser, which draws its mathematics and its explorers, and is
+stripped of what only a screen needs (pdf/page.js).  With a title page and contents they make one
+document, which the browser prints in the style of pdf/book.css.  Being one document, it gets its
+links, outline and tags from the browser.  It is printed twice: where things are is known after
+the first time, and stands in contents and index the second time.
 
     python tools/make_pdf.py           needs the site in _build/html and a browser
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import sys
+from collections.abc import Iterator
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import ensure_browser
 import matplotlib
+import pdf_tags
 import pypdf
 import yaml
 from playwright.sync_api import Browser, Page, sync_playwright
+from pypdf.generic import DictionaryObject, NameObject, TextStringObject
 
 ROOT = Path(__file__).resolve().parent.parent
 PARTS = Path(__file__).resolve().parent / "pdf"
+SITE = ROOT / "_build" / "html"
+WORK = ROOT / "_build" / "pdf"
 NAME = "attention-factorized.pdf"
+
 MOST_PRINTS = 4
 MOST_SECONDS = 300  # for one step of the browser, on a busy machine
+TEXT_WIDTH = 642  # pixels between the margins of the paper, 170 mm
 
-# Letters in every browser and on every machine the same: fonts that matplotlib brings along.
+# The same letters on every machine: fonts that matplotlib brings along.
 FONTS = {
     "STIXGeneral.ttf": ("Book Serif", "normal", "normal"),
     "STIXGeneralItalic.ttf": ("Book Serif", "italic", "normal"),
@@ -43,6 +49,8 @@ FONTS = {
     "DejaVuSansMono-Bold.ttf": ("Book Mono", "normal", "bold"),
     "DejaVuSansMono-Oblique.ttf": ("Book Mono", "italic", "normal"),
 }
+# The reference has a section for each module and the index one for each letter: too many to list.
+WITHOUT_SECTIONS = ("book/reference", "genindex")
 
 # Until this holds a page is still being drawn.
 DRAWN = """async () => {
@@ -50,187 +58,216 @@ DRAWN = """async () => {
   for (const view of views) {
     if (!view.previousElementSibling?.matches('.widget-subarea:not(:empty)')) return false;
   }
+  if (document.readyState !== 'complete') return false;
   if (window.MathJax?.startup) await MathJax.startup.promise;
-  return document.readyState === 'complete';
+  return true;
 }"""
-
-# What is wider than the page is made smaller until it fits.
-FIT = """() => {
-  const wide = [];
-  for (const box of document.querySelectorAll('table, div.math, pre')) {
-    const room = box.parentElement.clientWidth;
-    for (let size = 100; size > 60 && box.scrollWidth > room + 1; size -= 4) {
-      box.style.fontSize = `${size}%`;
-    }
-    if (box.scrollWidth > room + 1) wide.push(box.textContent.trim().slice(0, 60));
-  }
-  return wide;
-}"""
-
-NUMBER = """pages => {
+NUMBER_PAGES = """pages => {
   for (const place of document.querySelectorAll('[data-page-of]')) {
-    place.textContent = pages[place.dataset.pageOf] ?? '';
+    place.textContent = pages[place.dataset.pageOf];
   }
 }"""
+
+Parts = dict[str, dict[str, Any]]  # what page.js makes of each page, in reading order
+
+
+# --- the document -------------------------------------------------------------------------------
 
 
 def table_of_contents() -> list[tuple[str, list[str]]]:
-    """The parts of the book in reading order: caption and addresses of the pages."""
+    """The parts of the book in reading order, each with its caption and the names of its pages."""
     toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
-    parts = [
-        (part["caption"], [page["file"] for page in part["chapters"]]) for part in toc["parts"]
+    parts = ((part["caption"], part["chapters"]) for part in toc["parts"])
+    return [
+        ("", [toc["root"]]),
+        *((name, [page["file"] for page in pages]) for name, pages in parts),
     ]
-    return [("", [toc["root"]]), *parts]
 
 
-def take_apart(browser: Browser, site: Path, names: list[str]) -> dict[str, dict[str, Any]]:
-    """Of every page its article, its headings and the styles of its mathematics."""
+def take_apart(browser: Browser) -> Parts:
+    """The article, the headings and the styles of the mathematics of every page."""
     script = (PARTS / "page.js").read_text("utf8")
+    names = [name for _, pages in table_of_contents() for name in pages]
     context = browser.new_context(color_scheme="light", viewport={"width": 1280, "height": 900})
+    context.route("**/_static/scripts/*", lambda route: route.abort())  # menus and icons, all slow
     tabs = {name: context.new_page() for name in names}
     for name, tab in tabs.items():
-        tab.goto((site / f"{name}.html").as_uri(), wait_until="commit")  # they load side by side
-    pages = {}
+        # They load side by side.
+        tab.goto((SITE / f"{name}.html").as_uri(), wait_until="commit")
+    parts = {}
     for name, tab in tabs.items():
         tab.wait_for_function(DRAWN, timeout=MOST_SECONDS * 1000)
-        pages[name] = tab.evaluate(script, {"documents": names, "own": name})
+        parts[name] = tab.evaluate(script, {"documents": names, "own": name})
         tab.close()
     context.close()
-    return pages
+    return parts
 
 
 def about() -> dict[str, str]:
-    """Title, subtitle, author, version of the book."""
+    """Title, subtitle, author and version of the book."""
     config = yaml.safe_load((ROOT / "_config.yml").read_text("utf8"))
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf8"))
-    return {
-        "title": config["title"],
-        "subtitle": citation["title"].removeprefix(config["title"] + ": "),
-        "author": config["author"],
-        "version": str(citation["version"]),
-    }
+    title = config["title"]
+    subtitle = citation["title"].removeprefix(f"{title}: ").capitalize()
+    author, version = config["author"], str(citation["version"])
+    return {"title": title, "subtitle": subtitle, "author": author, "version": version}
 
 
-def font_faces() -> str:
-    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
-    return "\n".join(
-        f'@font-face {{ font-family: "{family}"; font-style: {style}; font-weight: {weight}; '
-        f'src: url("{(folder / file).as_uri()}"); }}'
-        for file, (family, style, weight) in FONTS.items()
-    )
-
-
-def page_number(target: str) -> str:
-    """Filled in after each print; three digits' room is kept from the start."""
-    return f'<span class="page-number" data-page-of="{escape(target)}">000</span>'
-
-
-def contents(pages: dict[str, dict[str, Any]]) -> str:
-    """Parts, chapters and their sections, each with a link and its page."""
-    lines = []
-    for caption, names in table_of_contents():
-        if caption:
-            lines.append(f'<p class="contents-part">{escape(caption)}</p>')
-        for name in names:
-            # The reference has a section for each module, the index one for each letter.
-            short = name in ("book/reference", "genindex")
-            for heading in pages[name]["headings"]:
-                if heading["level"] == 1 or not short:
-                    target = name if heading["level"] == 1 else heading["id"]
-                    lines.append(
-                        f'<p class="contents-{heading["level"]}"><a href="#{escape(target)}">'
-                        f'<span class="entry">{heading["html"]}</span>{page_number(target)}</a></p>'
-                    )
-    return "\n".join(lines)
-
-
-def css_string(text: str) -> str:
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
-
-
-def compose(site: Path, pages: dict[str, dict[str, Any]]) -> str:
+def compose(parts: Parts) -> str:
     """The whole book as one HTML document."""
-    book = about()
-    rules: dict[str, None] = {}  # the same glyph is styled alike on every page; order counts
-    heads, bodies = [], []
-    for number, (name, page) in enumerate(pages.items()):
-        rules |= dict.fromkeys(page["math"])
-        title = page["headings"][0]["text"]
-        heads.append(
-            f"@page chapter{number} {{ @top-left {{ content: {css_string(title)}; }} }}\n"
-            f"#chapter{number} {{ page: chapter{number}; }}"
-        )
-        body = page["html"]
-        bodies.append(
-            f'<article class="bd-article page-{name.replace("/", "-")}" id="chapter{number}">'
-            f'<div id="{escape(name)}">{body}</div></article>'
-        )
-    sheets = [site / "_static" / name for name in ("pygments.css", "book.css", "print.css")]
-    styles = [font_faces(), *(sheet.read_text("utf8") for sheet in sheets)]
-    styles += [(PARTS / "book.css").read_text("utf8"), *heads, *rules]
     front = (PARTS / "front.html").read_text("utf8")
-    for key, value in book.items():
+    for key, value in about().items():
         front = front.replace(f"{{{key}}}", escape(value))
+    articles = (
+        f'<article class="bd-article page-{name.replace("/", "-")}" id="{escape(name)}">'
+        f"{part['html']}</article>"
+        for name, part in parts.items()
+    )
     return "\n".join(
         [
             '<!doctype html><html lang="en" data-theme="light"><head><meta charset="utf-8">',
-            f"<title>{escape(book['title'])}</title>",
-            f"<style>{''.join(styles)}</style></head><body>",
+            f"<title>{escape(about()['title'])}</title>",
+            f"<style>{styles(parts)}</style></head><body>",
             front,
-            f'<nav class="contents"><h1>Contents</h1>{contents(pages)}</nav>',
-            *bodies,
+            '<nav class="contents"><h1 data-spoken="Contents">Contents</h1>',
+            *contents(parts),
+            "</nav>",
+            *articles,
             "</body></html>",
         ]
     )
 
 
-def destinations(path: Path) -> dict[str, int]:
-    """On which page of the PDF, counted from 1, each linked place is."""
-    reader = pypdf.PdfReader(path)
-    numbers = {page.indirect_reference.idnum: i for i, page in enumerate(reader.pages, 1)}
-    return {
-        name.removeprefix("/"): numbers[target.page.idnum]
-        for name, target in reader.named_destinations.items()
-    }
+def contents(parts: Parts) -> Iterator[str]:
+    """Parts, chapters and their sections, each with a link and the number of its page."""
+    for caption, names in table_of_contents():
+        if caption:
+            yield f'<p class="contents-part">{escape(caption)}</p>'
+        for name in names:
+            for heading in parts[name]["headings"]:
+                level, target = heading["level"], escape(heading["id"])
+                if level == 1 or name not in WITHOUT_SECTIONS:
+                    # Room for three digits is kept from the start.
+                    number = f'<span class="page-number" data-page-of="{target}">000</span>'
+                    entry = f'<span class="entry">{heading["html"]}</span>'
+                    yield f'<p class="contents-{level}"><a href="#{target}">{entry}{number}</a></p>'
 
 
-def print_until_settled(page: Page, path: Path) -> dict[str, int]:
-    """Print until the page numbers in the text are those of the places in the PDF."""
-    settled: dict[str, int] = {}
-    for _ in range(MOST_PRINTS):
-        page.pdf(path=path, prefer_css_page_size=True, print_background=True, tagged=True, outline=True)
-        found = destinations(path)
-        if found == settled:
+def styles(parts: Parts) -> str:
+    fonts = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    faces = (
+        f'@font-face {{ font-family: "{family}"; font-style: {style}; font-weight: {weight}; '
+        f'src: url("{(fonts / file).as_uri()}"); }}'
+        for file, (family, style, weight) in FONTS.items()
+    )
+    shared = (SITE / "_static" / name for name in ("pygments.css", "book.css", "print.css"))
+    sheets = (sheet.read_text("utf8") for sheet in (*shared, PARTS / "book.css"))
+    heads = (
+        f"@page chapter{number} {{ @top-left {{ content: {css_string(part['headings'][0]['text'])}; }} }}\n"
+        f"article:nth-of-type({number}) {{ page: chapter{number}; }}"
+        for number, part in enumerate(parts.values(), 1)
+    )
+    # A letter is styled alike on every page; keep one of each, in order.
+    letters = dict.fromkeys(rule for part in parts.values() for rule in part["math"])
+    return "\n".join([*faces, *sheets, *heads, *letters])
+
+
+def css_string(text: str) -> str:
+    return '"' + re.sub(r'(["\\])', r"\\\1", text) + '"'
+
+
+# --- the PDF ------------------------------------------------------------------------------------
+
+
+def print_book(page: Page, path: Path) -> dict[str, int]:
+    """Print until the numbers that stand in contents and index are those of the pages."""
+    known: dict[str, int] = {}
+    for count in range(MOST_PRINTS):
+        # Tags take time, and the first time they are for nothing.
+        tags = {"tagged": count > 0, "outline": count > 0}
+        page.pdf(path=path, prefer_css_page_size=True, print_background=True, **tags)
+        found = destinations(pypdf.PdfReader(path))
+        if found == known:
             return found
-        page.evaluate(NUMBER, found)
-        settled = found
-    sys.exit("pdf: page numbers don't settle")
+        page.evaluate(NUMBER_PAGES, found)
+        known = found
+    sys.exit("pdf: the page numbers don't settle")
 
 
-def make(site: Path) -> Path:
-    names = [name for _, names in table_of_contents() for name in names]
-    folder = ROOT / "_build" / "pdf"
-    folder.mkdir(parents=True, exist_ok=True)
-    raw = folder / "raw.pdf"
-    with sync_playwright() as playwright:
-        sandbox = [] if os.name == "nt" or os.geteuid() else ["--no-sandbox"]
-        browser = playwright.chromium.launch(
-            executable_path=ensure_browser.ensure(), args=sandbox
+def destinations(reader: pypdf.PdfReader) -> dict[str, int]:
+    """On which page, counted from 1, each place is that a link leads to."""
+    numbers = {page.indirect_reference.idnum: i for i, page in enumerate(reader.pages, 1)}
+    places = reader.named_destinations.items()
+    return {name.removeprefix("/"): numbers[place.page.idnum] for name, place in places}
+
+
+def outline_entries(item: DictionaryObject) -> Iterator[DictionaryObject]:
+    """The entries of the outline below ``item``, in reading order."""
+    child = item.get("/First")
+    while child is not None:
+        child = child.get_object()
+        yield child
+        yield from outline_entries(child)
+        child = child.get("/Next")
+
+
+def finish(raw: Path, path: Path, headings: list[str]) -> None:
+    """Tidy the tags and the outline, and say in the file what it is."""
+    reader = pypdf.PdfReader(raw)
+    pdf_tags.fold(reader)
+    root = reader.trailer["/Root"]
+    # Chromium says a heading twice that it has moved to the next page.
+    for entry, heading in zip(outline_entries(root["/Outlines"]), headings, strict=True):
+        entry[NameObject("/Title")] = TextStringObject(heading)
+    writer = pypdf.PdfWriter(clone_from=reader)
+    book = about()
+    writer.metadata = {
+        "/Title": book["title"],
+        "/Author": book["author"],
+        "/Subject": book["subtitle"],
+    }
+    writer.page_mode = "/UseOutlines"
+    writer.write(path)
+
+
+def link_from_landing_page(pages: int, size: int) -> None:
+    """Fill the place that the landing page keeps for the link, in both of its copies."""
+    toc_root = table_of_contents()[0][1][0]
+    for name, up in (("index", ""), (toc_root, "../" * toc_root.count("/"))):
+        page = SITE / f"{name}.html"
+        text, count = re.subn(
+            r'(<p class="af-pdf">).*?(</p>)',
+            rf'\1<a href="{up}{NAME}">The whole book as a PDF</a> '
+            rf"({pages} pages A4, {size / 1e6:.0f} MB)\2",
+            page.read_text("utf8"),
         )
-        pages = take_apart(browser, site, names)
-        source = folder / "book.html"
-        source.write_text(compose(site, pages), "utf8")
-        page = browser.new_page(viewport={"width": 582, "height": 900}, color_scheme="light")
+        if count != 1:
+            sys.exit(f"pdf: {page.name} has no place for the link")
+        page.write_text(text, "utf8")
+
+
+def make() -> None:
+    WORK.mkdir(parents=True, exist_ok=True)
+    source, raw, path = WORK / "book.html", WORK / "raw.pdf", SITE / NAME
+    with sync_playwright() as playwright:
+        # Chromium refuses its sandbox to root, which is who runs in containers.
+        sandbox = [] if os.name == "nt" or os.geteuid() else ["--no-sandbox"]
+        browser = playwright.chromium.launch(executable_path=ensure_browser.ensure(), args=sandbox)
+        source.write_text(compose(take_apart(browser)), "utf8")
+        page = browser.new_page(viewport={"width": TEXT_WIDTH, "height": 900}, color_scheme="light")
+        page.set_default_timeout(MOST_SECONDS * 1000)
         page.emulate_media(media="print")
         page.goto(source.as_uri())
-        page.evaluate("document.fonts.ready.then(() => null)")
-        print(page.evaluate(FIT))
-        print_until_settled(page, raw)
+        layout = page.evaluate((PARTS / "layout.js").read_text("utf8"))
+        for problem in ("wide", "dangling", "ambiguous"):
+            if layout[problem]:
+                sys.exit(f"pdf: {problem}: {layout[problem]}")
+        print_book(page, raw)
         browser.close()
-    return raw
+    finish(raw, path, layout["headings"])
+    link_from_landing_page(len(pypdf.PdfReader(path).pages), path.stat().st_size)
+    print(f"The PDF is at {path}")
 
 
 if __name__ == "__main__":
-    import time
-    t = time.time()
-    print(make(ROOT / "_build" / "html"), time.time() - t)
+    make()

@@ -81,9 +81,7 @@ def _fold_below(reference: IndirectObject, heirs: dict[int, IndirectObject]) -> 
         element[NameObject("/Alt")] = TextStringObject(element["/Alt"].removeprefix(TEX))
 
 
-def _adopt(
-    child: PdfObject, parent: DictionaryObject, new_parent: IndirectObject
-) -> PdfObject:
+def _adopt(child: PdfObject, parent: DictionaryObject, new_parent: IndirectObject) -> PdfObject:
     """``child`` of ``parent`` as a child of ``new_parent``."""
     element = new_parent.get_object()
     if isinstance(child, NumberObject):
@@ -92,7 +90,11 @@ def _adopt(
         if element.setdefault(NameObject("/Pg"), page) == page:
             return child
         return DictionaryObject(
-            {NameObject("/Type"): NameObject("/MCR"), NameObject("/Pg"): page, NameObject("/MCID"): child}
+            {
+                NameObject("/Type"): NameObject("/MCR"),
+                NameObject("/Pg"): page,
+                NameObject("/MCID"): child,
+            }
         )
     if _is_element(child):
         child.get_object()[NameObject("/P")] = new_parent

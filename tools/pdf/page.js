@@ -1,6 +1,7 @@
 // Takes one built page apart for print: its article, without what only a screen needs, as HTML.
 // `documents` are the pages of the book by address ("book/ledger"); `own` is the address of this one.
 async ({ documents, own }) => {
+  document.documentElement.dataset.theme = "light";
   const article = document.querySelector("article.bd-article");
   const all = (selector, action) => article.querySelectorAll(selector).forEach(action);
   const element = (tag, className, ...children) => {
@@ -16,11 +17,27 @@ async ({ documents, own }) => {
   for (const item of window.MathJax?.startup?.document?.math ?? []) {
     item.typesetRoot?.setAttribute("aria-label", `\\(${item.math.trim()}`);
     item.typesetRoot?.setAttribute("role", "img");
+    // Chromium drops the text alternative of what has no text, and letters made by style are none.
+    item.typesetRoot?.append("\u2060");
   }
-  // Chromium drops the text alternative of what has only hidden children.
   all("mjx-math, [role=img] > svg", (drawing) => drawing.removeAttribute("aria-hidden"));
   all("mjx-assistive-mml", (spoken) => spoken.remove());
-  all("mjx-container", (formula) => formula.style.removeProperty("font-size"));
+  // Its style is a size for the screen's letters, and a position that would print it after all other text.
+  all("mjx-container", (formula) => formula.removeAttribute("style"));
+
+  // No line ends between a formula and the bracket or the full stop that belongs to it.
+  all("mjx-container:not([display])", (formula) => {
+    const whole = formula.closest("span.math") ?? formula;
+    const [before, after] = [whole.previousSibling, whole.nextSibling];
+    const head = (before?.nodeType === Node.TEXT_NODE && before.data.match(/[(\[“‘]+$/)?.[0]) || "";
+    const tail = (after?.nodeType === Node.TEXT_NODE && after.data.match(/^([)\].,;:!?%’”]+|[-’]\w+)/)?.[0]) || "";
+    if (!head && !tail) return;
+    if (head) before.deleteData(before.length - head.length, head.length);
+    if (tail) after.deleteData(0, tail.length);
+    const glued = element("span", "glued");
+    whole.replaceWith(glued);
+    glued.append(head, whole, tail);
+  });
 
   // An explorer stands still: its picture, and under it where its sliders are and what it shows.
   all(".af-explorer", (explorer) => {
@@ -31,8 +48,8 @@ async ({ documents, own }) => {
     const figure = explorer.querySelector("figure");
     const shown = figure.querySelector("[role=img]").getAttribute("aria-label");
     const caption = figure.querySelector("figcaption") ?? figure.appendChild(element("figcaption", ""));
-    const state = element("b", "", `Explorer, here with ${values.join(", ")}. `);
-    caption.prepend(state, shown, caption.hasChildNodes() ? " " : "");
+    const opening = caption.textContent ? " Here with" : "Explorer, here with";
+    caption.append(element("b", "", `${opening} ${values.join(", ")}: `), shown);
     explorer.replaceWith(figure);
   });
 
@@ -52,7 +69,7 @@ async ({ documents, own }) => {
   });
   all(".toggle-hidden", (folded) => folded.classList.remove("toggle-hidden"));
 
-  all("script, style, button, input, select, textarea, .headerlink, .toctree-wrapper, .genindex-jumpbox",
+  all("script, style, form, button, input, .af-pdf, .headerlink, .toctree-wrapper, .genindex-jumpbox",
     (furniture) => furniture.remove());
   const hidden = [...article.querySelectorAll("*:not(svg *, mjx-container *)")].filter(
     (part) => getComputedStyle(part).display === "none");
@@ -97,6 +114,9 @@ async ({ documents, own }) => {
   });
   all("[tabindex]", (part) => part.removeAttribute("tabindex"));
 
+  // The title of the book stands on the title page.
+  if (own === documents[0]) article.querySelector("h1").textContent = "Introduction";
+
   const spoken = (heading) => {
     const copy = heading.cloneNode(true);
     copy.querySelectorAll("mjx-container").forEach((formula) => {
@@ -104,11 +124,12 @@ async ({ documents, own }) => {
     });
     return copy.textContent.trim().replace(/\s+/g, " ");
   };
+  all("h1, h2, h3, h4, h5, h6", (heading) => { heading.dataset.spoken = spoken(heading); });
   const headings = [...article.querySelectorAll("h1, h2")].map((heading) => ({
     level: Number(heading.tagName[1]),
     id: heading.closest("section[id]")?.id ?? own,
     html: heading.innerHTML,
-    text: spoken(heading),
+    text: heading.dataset.spoken,
   }));
   all("h1 .section-number", (number) => { number.textContent = number.textContent.replace(/\.\s*$/, " "); });
 
