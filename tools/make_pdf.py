@@ -54,8 +54,7 @@ WITHOUT_SECTIONS = ("book/reference", "genindex")
 
 # Until this holds a page is still being drawn.
 DRAWN = """async () => {
-  const views = document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]');
-  for (const view of views) {
+  for (const view of document.querySelectorAll('script[type$="jupyter.widget-view+json"]')) {
     if (!view.previousElementSibling?.matches('.widget-subarea:not(:empty)')) return false;
   }
   if (document.readyState !== 'complete') return false;
@@ -92,8 +91,10 @@ def take_apart(browser: Browser) -> Parts:
     context.route("**/_static/scripts/*", lambda route: route.abort())  # menus and icons, all slow
     tabs = {name: context.new_page() for name in names}
     for name, tab in tabs.items():
-        # They load side by side.
-        tab.goto((SITE / f"{name}.html").as_uri(), wait_until="commit")
+        path = SITE / f"{name}.html"
+        if not path.exists():
+            sys.exit(f"pdf: {path} isn't there: run `make book` first")
+        tab.goto(path.as_uri(), wait_until="commit")  # they load side by side
     parts = {}
     for name, tab in tabs.items():
         tab.wait_for_function(DRAWN, timeout=MOST_SECONDS * 1000)
@@ -163,9 +164,9 @@ def styles(parts: Parts) -> str:
     shared = (SITE / "_static" / name for name in ("pygments.css", "book.css", "print.css"))
     sheets = (sheet.read_text("utf8") for sheet in (*shared, PARTS / "book.css"))
     heads = (
-        f"@page chapter{number} {{ @top-left {{ content: {css_string(part['headings'][0]['text'])}; }} }}\n"
+        f"@page chapter{number} {{ @top-left {{ content: {css_string(title)}; }} }}\n"
         f"article:nth-of-type({number}) {{ page: chapter{number}; }}"
-        for number, part in enumerate(parts.values(), 1)
+        for number, title in enumerate((part["headings"][0]["text"] for part in parts.values()), 1)
     )
     # A letter is styled alike on every page; keep one of each, in order.
     letters = dict.fromkeys(rule for part in parts.values() for rule in part["math"])

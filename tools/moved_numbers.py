@@ -1,7 +1,8 @@
 """List every number of the book that moved between runs, and how far against its tolerance.
 
-    python tools/moved_numbers.py record runs/one.json --runs 3      execute all notebooks, keep all numbers
+    python tools/moved_numbers.py record runs/one.json      execute all notebooks, keep all numbers
     OMP_NUM_THREADS=2 python tools/moved_numbers.py record runs/two.json
+    python tools/moved_numbers.py record --runs 10 runs/ten.json pytest --nbval …      the same, by a command
     python tools/moved_numbers.py compare runs/*.json                the list
 
 What is recorded is what the notebooks hand to ``claims.judge`` and ``claims.bind``, before rounding.
@@ -18,6 +19,7 @@ import json
 import os
 import platform
 import re
+import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
@@ -45,29 +47,39 @@ claims.bind = record
 """
 
 
-def run_once() -> dict[str, list]:
-    """Name → [number or text before rounding, text as printed], over all notebooks."""
+def run_once(command: list[str]) -> dict[str, list]:
+    """Name → [number or text before rounding, text as printed], over all notebooks.
+
+    ``command`` is what executes them; an empty one means that this script does.
+    """
     with tempfile.TemporaryDirectory() as folder:
         numbers = Path(folder, "numbers.jsonl")
         startup = Path(folder, "profile_default", "startup")
         startup.mkdir(parents=True)
         (startup / "00_record.py").write_text(RECORDER.format(file=str(numbers)), encoding="utf-8")
         os.environ["IPYTHONDIR"] = folder
-        for path in all_notebooks():
+        if command:
+            subprocess.run(command, check=True)
+        for path in [] if command else all_notebooks():
             execute(nbformat.read(path, as_version=4), path.parent)
             print(f"{path.relative_to(ROOT)}: executed", flush=True)
         lines = numbers.read_text(encoding="utf-8").splitlines()
     return {name: [raw, text] for name, raw, text in map(json.loads, lines)}
 
 
-def record(file: Path, runs: int) -> None:
-    """Keep the numbers of ``runs`` executions, with the settings they were made under."""
+def record(file: Path, runs: int, command: list[str]) -> None:
+    """Keep the numbers of ``runs`` executions, with the settings they were made under.
+
+    Written after each, so that nothing is lost if a later one fails.
+    """
     label = (
         f"Python {platform.python_version()}, {os.environ.get('OMP_NUM_THREADS', 'all')} threads"
     )
-    kept = [{"label": label, "numbers": run_once()} for _ in range(runs)]
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps(kept), encoding="utf-8")
+    kept = []
+    for _ in range(runs):
+        kept.append({"label": label, "numbers": run_once(command)})
+        file.write_text(json.dumps(kept), encoding="utf-8")
 
 
 @dataclass(frozen=True)
@@ -143,10 +155,11 @@ if __name__ == "__main__":
     recording = commands.add_parser("record")
     recording.add_argument("file", type=Path)
     recording.add_argument("--runs", type=int, default=1)
+    recording.add_argument("execute", nargs=argparse.REMAINDER, metavar="COMMAND")
     comparing = commands.add_parser("compare")
     comparing.add_argument("files", type=Path, nargs="+")
     arguments = parser.parse_args()
     if arguments.command == "record":
-        record(arguments.file, arguments.runs)
+        record(arguments.file, arguments.runs, arguments.execute)
     else:
         sys.exit(not compare(arguments.files))

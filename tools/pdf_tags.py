@@ -1,4 +1,4 @@
-"""The structure tree of a tagged PDF, which tells a screen reader what is a heading, a table, a formula.
+"""The structure tree of a PDF, which tells a screen reader what is a heading, a table, a formula.
 
 Chromium makes an element of every box of the page, each letter of a formula included: nine tenths
 of the tree say nothing.

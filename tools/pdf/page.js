@@ -1,5 +1,5 @@
 // Takes one built page apart for print: its article, without what only a screen needs, as HTML.
-// `documents` are the pages of the book by address ("book/ledger"); `own` is the address of this one.
+// `documents` are the addresses of the book's pages ("book/ledger"), `own` is that of this one.
 async ({ documents, own }) => {
   document.documentElement.dataset.theme = "light";
   const article = document.querySelector("article.bd-article");
@@ -22,15 +22,16 @@ async ({ documents, own }) => {
   }
   all("mjx-math, [role=img] > svg", (drawing) => drawing.removeAttribute("aria-hidden"));
   all("mjx-assistive-mml", (spoken) => spoken.remove());
-  // Its style is a size for the screen's letters, and a position that would print it after all other text.
+  // Its style is a size for the screen's letters, and a position that prints it after the text.
   all("mjx-container", (formula) => formula.removeAttribute("style"));
 
   // No line ends between a formula and the bracket or the full stop that belongs to it.
   all("mjx-container:not([display])", (formula) => {
     const whole = formula.closest("span.math") ?? formula;
     const [before, after] = [whole.previousSibling, whole.nextSibling];
-    const head = (before?.nodeType === Node.TEXT_NODE && before.data.match(/[(\[“‘]+$/)?.[0]) || "";
-    const tail = (after?.nodeType === Node.TEXT_NODE && after.data.match(/^([)\].,;:!?%’”]+|[-’]\w+)/)?.[0]) || "";
+    const part = (node, pattern) => (node instanceof Text && node.data.match(pattern)?.[0]) || "";
+    const head = part(before, /[(\[“‘]+$/);
+    const tail = part(after, /^([)\].,;:!?%’”]+|[-’]\w+)/);
     if (!head && !tail) return;
     if (head) before.deleteData(before.length - head.length, head.length);
     if (tail) after.deleteData(0, tail.length);
@@ -47,9 +48,10 @@ async ({ documents, own }) => {
     });
     const figure = explorer.querySelector("figure");
     const shown = figure.querySelector("[role=img]").getAttribute("aria-label");
-    const caption = figure.querySelector("figcaption") ?? figure.appendChild(element("figcaption", ""));
+    const caption = figure.querySelector("figcaption") ?? element("figcaption", "");
     const opening = caption.textContent ? " Here with" : "Explorer, here with";
     caption.append(element("b", "", `${opening} ${values.join(", ")}: `), shown);
+    figure.append(caption);
     explorer.replaceWith(figure);
   });
 
@@ -69,12 +71,14 @@ async ({ documents, own }) => {
   });
   all(".toggle-hidden", (folded) => folded.classList.remove("toggle-hidden"));
 
-  all("script, style, form, button, input, .af-pdf, .headerlink, .toctree-wrapper, .genindex-jumpbox",
-    (furniture) => furniture.remove());
+  const furniture = "script, style, form, button, input, .headerlink, .toctree-wrapper";
+  all(`${furniture}, .genindex-jumpbox, .af-pdf`, (part) => part.remove());
   const hidden = [...article.querySelectorAll("*:not(svg *, mjx-container *)")].filter(
     (part) => getComputedStyle(part).display === "none");
   hidden.forEach((part) => part.remove());
-  all(".cell", (cell) => cell.textContent.trim() || cell.querySelector("svg, img") || cell.remove());
+  all(".cell", (cell) => {
+    if (!cell.textContent.trim() && !cell.querySelector("svg, img")) cell.remove();
+  });
 
   // Names and punctuation, which have the colour of the page, need no mark of their own.
   const unwrap = (part) => part.replaceWith(...part.childNodes);
@@ -87,10 +91,18 @@ async ({ documents, own }) => {
   all("code span, dt.sig span:not(.sig-name, .sig-prename), dt.sig em", unwrap);
   all("pre, code, dt.sig", (code) => code.normalize());
 
+  // An index entry's empty anchor would cost the heading behind it its distance.
+  all("span[id]:empty + :is(h2, h3, h4)", (heading) => {
+    let anchor;
+    while ((anchor = heading.previousElementSibling)?.matches("span[id]:empty")) {
+      heading.prepend(anchor);
+    }
+  });
+
   // The index flows in columns of its own.
   all("table.genindextable", (table) => table.replaceWith(...table.querySelectorAll("td > ul")));
 
-  // All pages become one document, so an id gets its page's address in front, and so does a link to it.
+  // All pages become one document: an id gets its page's address in front, as does a link to it.
   const place = (page, id) => (id ? `${page}:${id}` : page);
   all("[id]:not(svg *, mjx-container *)", (part) => { part.id = place(own, part.id); });
   all("a[href]", (link) => {
@@ -128,10 +140,12 @@ async ({ documents, own }) => {
   const headings = [...article.querySelectorAll("h1, h2")].map((heading) => ({
     level: Number(heading.tagName[1]),
     id: heading.closest("section[id]")?.id ?? own,
-    html: heading.innerHTML,
+    html: heading.innerHTML.replace(/<span id="[^"]*"><\/span>/g, ""), // an anchor is there once
     text: heading.dataset.spoken,
   }));
-  all("h1 .section-number", (number) => { number.textContent = number.textContent.replace(/\.\s*$/, " "); });
+  all("h1 .section-number", (number) => {
+    number.textContent = number.textContent.replace(/\.\s*$/, " ");
+  });
 
   const fonts = document.querySelector("#MJX-CHTML-styles");
   return {
