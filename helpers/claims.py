@@ -6,9 +6,11 @@ measured; the ledger page is made from the same file.
 
 import functools
 import html
+import math
 import operator
 import re
 from dataclasses import dataclass
+from numbers import Real
 from pathlib import Path
 
 import yaml
@@ -24,6 +26,8 @@ PASSING = ("holds", "holds with a correction")
 UNTESTED = "not yet tested"
 VERDICTS = (*PASSING, "fails", "not testable as stated", UNTESTED)
 SYMBOLS = dict(zip(VERDICTS, "✓✎✗?…", strict=True))
+RULE = re.compile(r"(>=|<=|>|<) [-+]?[0-9.]+(e[-+]?[0-9]+)?")
+ON_PURPOSE = "If you have changed the experiment on purpose, go on with the next cell."
 COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
 
 
@@ -64,10 +68,30 @@ class Claim:
             raise ValueError(
                 f"{self.id}: holds_if must be given exactly when the verdict is yes or no"
             )
-        if tested and not (isinstance(self.tolerance, int | float) and self.tolerance >= 0):
-            raise ValueError(f"{self.id}: tolerance must be a number ≥ 0, not {self.tolerance!r}")
+        self._check_values(tested)
         if self.holds_if is not None and self.passes(self.reference) != (self.verdict in PASSING):
             raise ValueError(f"{self.id}: reference {self.reference} contradicts {self.verdict!r}")
+
+    def _check_values(self, tested: bool) -> None:
+        """What YAML lets through: a quoted number, a rule without its space, an unknown format."""
+        if isinstance(self.chapter, bool) or not isinstance(self.chapter, int):
+            raise ValueError(f"{self.id}: chapter must be a whole number, not {self.chapter!r}")
+        if not tested:
+            return
+        if not (isinstance(self.tolerance, int | float) and self.tolerance >= 0):
+            raise ValueError(f"{self.id}: tolerance must be a number ≥ 0, not {self.tolerance!r}")
+        if not (isinstance(self.reference, int | float) and math.isfinite(self.reference)):
+            raise ValueError(f"{self.id}: reference must be a number, not {self.reference!r}")
+        if self.holds_if is not None and not RULE.fullmatch(str(self.holds_if)):
+            raise ValueError(
+                f"{self.id}: holds_if must be like '>= 0.95', with the space, not {self.holds_if!r}"
+            )
+        try:
+            format(self.reference, self.format)
+        except (ValueError, TypeError) as error:
+            raise ValueError(
+                f"{self.id}: format must be like '.2f', not {self.format!r}"
+            ) from error
 
     def passes(self, value: float) -> bool:
         """Whether ``value`` satisfies the decision rule ``holds_if``, e.g. ">= 0.95"."""
@@ -77,8 +101,13 @@ class Claim:
 
 @functools.cache
 def ledger(path: Path = LEDGER) -> dict[str, Claim]:
-    """All claims by id, in the file's order. Raises ValueError for a malformed entry."""
-    entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    """All claims by id, in the file's order. Raises ValueError for a malformed file or entry."""
+    try:
+        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"{path.name} must be YAML; quote a text with ': ' in it. {error}"
+        ) from error
     claims = {}
     for id_, entry in entries.items():
         try:
@@ -97,21 +126,33 @@ def judge(id_: str, measured: Tensor | float) -> None:
 
     Raises ClaimError if the number leaves reference ± tolerance or lies on the other side of the
     decision rule; KeyError for an id that the ledger lacks; ValueError for a claim that the
-    ledger calls untested, and for NaN.
+    ledger calls untested, for an empty tensor and for NaN; TypeError for what is no number.
     """
-    claim = ledger()[id_]
+    if not isinstance(measured, Tensor | Real):
+        raise TypeError(f"measured must be a number or a tensor for {id_}, not {measured!r}")
+    if isinstance(measured, Tensor) and measured.numel() == 0:
+        raise ValueError(f"measured must not be empty for {id_}")
     value = median(measured)
+    if id_ not in ledger():
+        raise KeyError(
+            f"{id_} is not in {LEDGER.name}: add it and restart the kernel (measured: {value:.6g})"
+        )
+    claim = ledger()[id_]
     if claim.verdict == UNTESTED:
-        raise ValueError(f"{id_} is measured here, but the ledger calls it {UNTESTED!r}")
+        raise ValueError(
+            f"{id_} is measured here ({value:.6g}), but the ledger calls it {UNTESTED!r}"
+        )
     if value != value:
         raise ValueError(f"measured must be a number for {id_}, not NaN")
     if claim.holds_if and claim.passes(value) != (claim.verdict in PASSING):
         raise ClaimError(
-            f"{id_}: measured {value:.6g}, rule {claim.holds_if}: not the ledger's verdict {claim.verdict!r}"
+            f"{id_}: measured {value:.6g}, rule {claim.holds_if}: "
+            f"not the ledger's verdict {claim.verdict!r}. {ON_PURPOSE}"
         )
     if abs(value - claim.reference) > claim.tolerance:
         raise ClaimError(
-            f"{id_}: measured {value:.6g}, ledger {claim.reference:g} ± {claim.tolerance:g}"
+            f"{id_}: measured {value:.6g}, ledger {claim.reference:g} ± {claim.tolerance:g}. "
+            f"{ON_PURPOSE}"
         )
     bind(id_, value, claim.format)
     number = format(value, claim.format)
@@ -128,12 +169,17 @@ _judged: dict[str, str] = {}
 def verdicts(chapter: int) -> list[list[str]]:
     """Rows (claim, verdict, measured, rule) of a chapter, with the numbers that ``judge`` has shown.
 
-    Raises KeyError if one of the chapter's claims has not been judged in this session.
+    Raises KeyError if some of the chapter's claims have not been judged in this session, ValueError
+    for a chapter without claims.
     """
+    of_chapter = [claim for claim in ledger().values() if claim.chapter == chapter]
+    if not of_chapter:
+        raise ValueError(f"chapter must have claims in {LEDGER.name}, but {chapter!r} has none")
+    missing = [claim.id for claim in of_chapter if claim.id not in _judged]
+    if missing:
+        raise KeyError(f"not judged yet: {', '.join(missing)}; run the cells above that judge them")
     return [
-        [c.id, f"{SYMBOLS[c.verdict]} {c.verdict}", _judged[c.id], _rule(c)]
-        for c in ledger().values()
-        if c.chapter == chapter
+        [c.id, f"{SYMBOLS[c.verdict]} {c.verdict}", _judged[c.id], _rule(c)] for c in of_chapter
     ]
 
 

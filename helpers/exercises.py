@@ -34,11 +34,16 @@ def check(
 
     The comparison is absolute, entry by entry; expected tensors also fix the shape. An answer
     that raises, returns None, has the wrong shape or the wrong value gets a message that says
-    which case failed, what was expected, and ``hint``.
+    which case failed, what was expected, and ``hint``. Tensors are handed over as copies, so an
+    answer that works in place spoils no case.
+
+    Raises ValueError if there are no cases.
     """
+    if not cases:
+        raise ValueError("cases must have at least one case, or every answer would be correct")
     for number, (arguments, expected) in enumerate(cases, start=1):
         try:
-            got = answer(*arguments)
+            got = answer(*(a.clone() if isinstance(a, Tensor) else a for a in arguments))
         except Exception as error:  # whatever a reader writes must not stop the notebook
             return Feedback(
                 False, f"Not yet: case {number} raised {type(error).__name__}: {error}. {hint}"
@@ -52,12 +57,14 @@ def check(
 def _difference(got: object, expected: object, tolerance: float) -> str | None:
     if got is None or got is ...:
         return "the function returned nothing; replace the dots by your answer"
-    dtype = torch.complex128 if torch.as_tensor(expected).is_complex() else torch.float64
     try:
-        got = torch.as_tensor(got, dtype=dtype)
+        # One complex side makes both complex: a right real part with a wrong imaginary one is wrong.
+        is_complex = any(torch.as_tensor(side).is_complex() for side in (got, expected))
+        dtype = torch.complex128 if is_complex else torch.float64
+        got = torch.as_tensor(got, dtype=dtype).detach()
     except (TypeError, ValueError, RuntimeError):
         return f"the function returned a {type(got).__name__}, which is no number or tensor"
-    expected = torch.as_tensor(expected, dtype=dtype)
+    expected = torch.as_tensor(expected, dtype=dtype).detach()
     if got.shape != expected.shape:
         return f"the shape is {tuple(got.shape)}, expected {tuple(expected.shape)}"
     error = float((got - expected).abs().max())

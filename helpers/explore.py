@@ -36,15 +36,21 @@ def explore(draw: Draw, /, caption: str = "", **parameters: Sequence[object]) ->
     slider's name is the parameter's, with spaces for underscores. Sliders and pictures are linked
     in the browser, so the same cell is live in JupyterLab and in the built page.
 
-    Raises TypeError if ``draw`` is not callable or returns something else; ValueError for no
-    parameter, a parameter without values or with a repeated value, and more than 100 states.
+    Raises TypeError if ``draw`` is not callable or returns something else, for a caption that is
+    no text and a parameter that is no list; ValueError for no parameter, a parameter without
+    values or with a repeated value, and more than 100 states. What ``draw`` raises gets a note that
+    says at which state.
     """
     if not callable(draw):
         raise TypeError(f"draw must be a function of the parameters, not {draw!r}")
+    if not isinstance(caption, str):
+        raise TypeError(f"caption must be text, not {caption!r}; values are given by name")
     if not parameters:
         raise ValueError("parameters must name at least one parameter and its values")
     states = 1
     for name, values in parameters.items():
+        if isinstance(values, str) or not isinstance(values, Sequence):
+            raise TypeError(f"{name} must be a list of values, not {values!r}")
         labels = [_label(value) for value in values]
         if not labels or len(set(labels)) < len(labels):
             raise ValueError(f"{name} must have at least one value and none twice, not {labels}")
@@ -85,7 +91,11 @@ def explore(draw: Draw, /, caption: str = "", **parameters: Sequence[object]) ->
 
 
 def _drawn(draw: Draw, point: dict[str, object]) -> tuple[Axes | Sequence[Axes], str]:
-    result = draw(**point)
+    try:
+        result = draw(**point)
+    except Exception as error:
+        error.add_note(f"The explorer was drawing its state {point}.")
+        raise
     if not isinstance(result, tuple) or len(result) != 2:
         raise TypeError(
             f"draw must return (panels, alt text), but at {point} it returned {result!r}"

@@ -262,3 +262,22 @@ def test_rank_of_the_query_key_matrix():
         assert np.linalg.matrix_rank(W, tol=1e-9) == rank
     narrow = cases.attention(4, 1, sharpness=1.0, rank=1).query_key
     assert torch.allclose(2 * narrow, cases.attention(4, 1, sharpness=2.0, rank=1).query_key)
+
+
+def test_every_case_says_what_it_is():
+    makes = (
+        cases.low_rank,
+        cases.convolution,
+        cases.fourier,
+        cases.attention,
+        cases.random_operator,
+    )
+    said = [make(4, 1).description for make in makes]
+    assert said == [
+        "low rank: T = AB of rank 4",
+        "zero-padded convolution by (0.4, 1.0, 0.4)",
+        "Fourier: T = H, Hartley's transform",
+        "attention: T(X) = softmax(X W Xᵀ), W of rank 4",
+        "control: Gaussian T",
+    ]
+    assert cases.convolution(4, 1, circular=True).description.startswith("circular convolution by")

@@ -233,6 +233,15 @@ def test_measures_of_uniform_attention():
     assert (measures.numerical_rank == 24).all()  # σ₂₄ is about 1/24
 
 
+def test_two_tokens_are_enough_to_measure_a_head():
+    weights = small().attention(TOKENS[:, :2])
+    share = weights[..., 1, 0]  # the only row with a choice
+    entropy = -(share * share.log2() + (1 - share) * (1 - share).log2())
+    torch.testing.assert_close(
+        measure_heads(small(), TOKENS[:, :2]).row_entropy, entropy.mean(0).detach()
+    )
+
+
 def test_ranks_of_a_known_update():
     before = small()
     after = copy.deepcopy(before)

@@ -90,7 +90,12 @@ def test_a_heat_map_shows_each_value_in_its_colour(options, values, name):
 def test_a_picture_of_many_colours_is_left_as_it_is():
     few = np.arange(1200, dtype=np.uint8).reshape(20, 20, 3) // 16
     many = np.random.default_rng(0).integers(256, size=(20, 20, 3), dtype=np.uint8)
-    for array, mode in ((few, "P"), (many, "RGB")):
+    reds = np.zeros((20, 20, 3), dtype=np.uint8)
+    reds[..., 0] = np.minimum(np.arange(400), 255).reshape(20, 20)
+    one_more = reds.copy()
+    one_more[-1, -1, 1] = 1  # the 257th colour
+    pictures = ((few, "P"), (reds, "P"), (one_more, "RGB"), (many, "RGB"))
+    for array, mode in pictures:
         buffer = io.BytesIO()
         Image.fromarray(array).save(buffer, format="png")
         data = "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -265,12 +265,14 @@ def test_every_chapter_and_module_is_in_the_book() -> None:
     listed = [
         Path(c["file"]).stem for part in yaml.safe_load(toc)["parts"] for c in part["chapters"]
     ]
-    assert [name for name in listed if name in chapters] == chapters
+    assert [name for name in listed if name in chapters] == chapters, (
+        "_toc.yml lists each notebook of notebooks/, in the order of their numbers"
+    )
     modules = {path.stem for path in (ROOT / "helpers").glob("*.py")} - {"__init__"}
     described = re.findall(
         r"automodule:: helpers\.(\w+)", (ROOT / "book/reference.md").read_text("utf8")
     )
-    assert set(described) == modules
+    assert set(described) == modules, "each module of helpers has a section in book/reference.md"
 
 
 def test_no_lock_file_names_a_host() -> None:

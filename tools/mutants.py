@@ -1,19 +1,22 @@
 """Mutation testing of ``helpers``: change one small thing in the code, and see whether a test fails.
 
-    python tools/mutants.py                       a random sample of all mutants, seed 0
-    python tools/mutants.py spectrum nulls        all mutants of these modules
-    python tools/mutants.py --sample 300 --seed 1 --skip 100
+    python tools/mutants.py                        all mutants of all modules: hours
+    python tools/mutants.py spectrum nulls         all mutants of these modules
+    python tools/mutants.py --part 0.5:0.55        one in twenty, drawn at random
 
 The changes are mutmut's: + to −, < to ≤, an argument left out, None assigned, a number plus one,
 and so on. The runner is our own, because mutmut's doesn't mutate properties and other decorated
 functions, nor constants of a module, and its switches inside every function are in the way of
-torch.compile. Here pytest collects once; every mutant gets a forked process in which one function's
-code is exchanged, and runs the tests that reach the changed line, quickest first, until one fails.
-A constant of a module needs a fresh process, which runs the module's own test file.
+torch.compile. Here pytest collects once. Every mutant gets a forked process in which one function's
+code is exchanged (or a constant, wherever it was imported to), and runs the tests that reach the
+changed line, quickest first, until one fails. Only what a new import alone would show, such as a
+table of functions, gets a fresh process, which runs the module's own test file.
 
-Not mutated, because no unit test could or should tell: docstrings and annotations, the wording of
-error messages (that an error is raised, and which, counts), how a progress bar looks, and the
-scripts under ``if __name__ == "__main__"``, which compute for hours.
+Not mutated, because no unit test could or should tell: docstrings and annotations, decorators, the
+wording of error messages (that an error is raised, and which, counts), how a progress bar looks, and
+the scripts under ``if __name__ == "__main__"``, which compute for hours.
+
+What survives, and why, is in ``tests/survivors.md``.
 """
 
 from __future__ import annotations
@@ -54,6 +57,11 @@ MOST_SECONDS = 60.0
 """Of tests per mutant. Where more tests reach a line the slowest ones are left out, which can only
 make a mutant survive."""
 MEMORY = 16 * 2**30
+"""Bytes of address space of a mutant's process."""
+NEW_IMPORT = 3
+"""Exit code of a process that could not put the mutant into place."""
+BROKEN = 99
+"""Exit code for a fault of this script."""
 
 
 @dataclass(frozen=True)
@@ -208,7 +216,7 @@ class Reach:
     """
 
     def __init__(self, collected: Collection[str]) -> None:
-        self.collected = collected
+        self.collected = set(collected)
         self.seconds: dict[str, float] = {}
         self.tests: dict[tuple, set[str]] = defaultdict(set)
 
@@ -227,8 +235,8 @@ class Reach:
             if (*place, found.text, line) in self.tests:
                 place = (*place, found.text, line)
                 break
-        names = self.tests.get(place) or self.tests.get((mutant.module,), ())
-        return self._cheapest(names, MOST_SECONDS)
+        names = self.tests.get(place) or self.tests.get((mutant.module,), set())
+        return self._cheapest(names | (self.idle() if mutant.line < found.body else set()))
 
     def that_use(self, constants: set[str], items: dict[str, pytest.Item]) -> list[str]:
         """Tests that reach a function that names one of these constants, or name it themselves."""
@@ -240,9 +248,13 @@ class Reach:
                 if word.search("\n".join(lines[function.first - 1 : function.last])):
                     names |= self.tests.get((path.stem, function.name), set())
         names |= {name for name, item in items.items() if word.search(source_of(item.function))}
-        return self._cheapest(names & self.seconds.keys(), MOST_SECONDS / 3)
+        return self._cheapest(names & self.seconds.keys() | self.idle(), MOST_SECONDS / 3)
 
-    def _cheapest(self, names: Collection[str], most: float) -> list[str]:
+    def idle(self) -> set[str]:
+        """Tests that call no helper: they look at signatures and constants."""
+        return self.collected & self.seconds.keys() - set().union(*self.tests.values())
+
+    def _cheapest(self, names: Collection[str], most: float = MOST_SECONDS) -> list[str]:
         chosen, total = [], 0.0
         for name in sorted(names, key=lambda name: self.seconds[name]):
             total += self.seconds[name]
@@ -397,29 +409,31 @@ def exchange_constants(mutant: Mutant, live: dict[tuple[str, str], list[Function
 def run_warm(
     mutant: Mutant, items: list[pytest.Item], live: dict[tuple[str, str], list[FunctionType]]
 ) -> int:
-    """Fork; the child's exit code says 1 for a failed test, 0 if all passed, 3 for what needs a new import."""
+    """Fork; the child's exit code is 1 for a failed test, 0 if all passed, or NEW_IMPORT."""
     pid = os.fork()
     if pid:
         return pid
-    code = 1
     try:
         quiet()
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-        if mutant.function is None:
-            if not exchange_constants(mutant, live):
-                os._exit(3)
-        else:
+        if mutant.function is not None:
             exchange(mutant, live[str(mutant.path), mutant.function])
+        elif not exchange_constants(mutant, live):
+            os._exit(NEW_IMPORT)
+    except ValueError as error:
+        os._exit(NEW_IMPORT if "free vars" in str(error) else 1)
+    except BaseException:
+        os._exit(1)  # the module could not even be imported
+    try:
         if items:
             items[0].config.pluginmanager.register(Watch(lambda report: os._exit(1)))
-        for item, after in zip(items, [*items[1:], None], strict=True):
-            item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
-        code = 0
-    except ValueError as error:
-        code = 3 if "free vars" in str(error) else 1
+            for item, after in zip(items, [*items[1:], None], strict=True):
+                item.config.hook.pytest_runtest_protocol(item=item, nextitem=after)
+        os._exit(0)
+    except (KeyboardInterrupt, SystemExit, pytest.exit.Exception):
+        os._exit(1)
     except BaseException:
-        code = 1
-    os._exit(code)
+        os._exit(BROKEN)
 
 
 def run_cold(mutant: Mutant, files: list[str]) -> int:
@@ -429,7 +443,7 @@ def run_cold(mutant: Mutant, files: list[str]) -> int:
         return pid
     quiet()
     os.setpgid(0, 0)
-    folder = Path(tempfile.mkdtemp(prefix="mutant"))
+    folder, code = Path(tempfile.mkdtemp(prefix="mutant")), BROKEN
     try:
         for entry in ROOT.iterdir():
             if entry.name not in ("helpers", "_build", ".git"):
@@ -441,11 +455,16 @@ def run_cold(mutant: Mutant, files: list[str]) -> int:
         (folder / "helpers" / mutant.path.name).write_text(mutant.source())
         environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *files]
-        done = subprocess.run(command, cwd=folder, env=environment, check=False)
-        os._exit(min(done.returncode, 1))
+        done = subprocess.run(command, cwd=folder, env=environment, check=False).returncode
+        code = int(done not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED))
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-        os._exit(1)
+        os._exit(code)
+
+
+def tell(progress: str) -> None:
+    if sys.stdout.isatty():
+        print(f"\r\033[K{progress}", end="", flush=True)
 
 
 def interval(killed: int, tested: int) -> tuple[float, float]:
@@ -484,15 +503,15 @@ class Session:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
             known = store / f"{path.stem}-{digest}.json"
             if not known.exists():
-                print(f"\r\033[Ktracing {path.name}", end="", flush=True)
+                tell(f"tracing {path.name}")
                 trace(items, known)
             found = json.loads(known.read_text())
             for name in found["failed"]:
                 print(f"left out, because it fails without a mutant: {name}")
             self.reach.add(found)
-        print("\r\033[K", end="", flush=True)
 
     def index(self) -> None:
+        """All functions that are alive, by the file and the name they were defined with."""
         self.live = defaultdict(list)
         for thing in gc.get_objects():
             if type(thing) is FunctionType:
@@ -521,87 +540,80 @@ class Session:
         return run_warm(mutant, [self.items[name] for name in names], self.live), 20 + 6 * expected
 
     def run(self) -> None:
-        arguments = self.arguments
-        everything, excluded = {}, Counter()
-        modules = arguments.modules or [path.stem for path in sorted(ROOT.glob("helpers/*.py"))]
+        modules = self.arguments.modules or [
+            path.stem for path in sorted(ROOT.glob("helpers/*.py"))
+        ]
+        self.everything, self.excluded = {}, Counter()
         for module in modules:
-            everything[module], left = mutants_of(module)
-            excluded += left
-        chosen = [mutant for module in modules for mutant in everything[module]]
-        total = len(chosen)
-        low, high = (float(bound) for bound in arguments.part.split(":"))
-        chosen = [mutant for mutant in chosen if low <= mutant.number < high]
-        random.Random(0).shuffle(chosen)
-        results: dict[str, Counter[str]] = defaultdict(Counter)
-        survivors, running = [], {}
-        log = open(arguments.log, "a") if arguments.log else None  # noqa: SIM115
-        began = time.time()
+            self.everything[module], excluded = mutants_of(module)
+            self.excluded += excluded
+        low, high = (float(bound) for bound in self.arguments.part.split(":"))
+        chosen = [m for found in self.everything.values() for m in found if low <= m.number < high]
+        random.Random(0).shuffle(chosen)  # so that an interrupted run is a sample, too
+        self.results: dict[str, Counter[str]] = defaultdict(Counter)
+        self.survivors: list[Mutant] = []
+        self.test_all(chosen)
+        self.report()
 
-        def finish(mutant: Mutant, verdict: str, seconds: float) -> None:
-            results[mutant.module][verdict] += 1
-            if verdict == "survived":
-                survivors.append(mutant)
-            if log:
-                print(f"{verdict} {seconds:.1f}s {mutant}", file=log, flush=True)
-
-        waiting = [(mutant, False) for mutant in chosen]
-        done = 0
+    def test_all(self, chosen: list[Mutant]) -> None:
+        waiting, running = [(mutant, False) for mutant in chosen], {}
         while waiting or running:
-            while waiting and len(running) < arguments.jobs:
+            while waiting and len(running) < self.arguments.jobs:
                 mutant, cold = waiting.pop(0)
                 pid, limit = self.start(mutant, cold)
                 running[pid] = [mutant, limit, time.monotonic(), 0.0]
             time.sleep(0.01)
-            for pid in list(running):
-                mutant, limit, last, spent = running[pid]
+            for pid, (mutant, limit, last, spent) in list(running.items()):
                 now = time.monotonic()
-                # A pause of this process counts at most a tenth of a second.
-                spent += min(now - last, 0.1)
+                spent += min(
+                    now - last, 0.1
+                )  # where all of this was paused, little time has passed
                 running[pid][2:] = [now, spent]
                 ended, status = os.waitpid(pid, os.WNOHANG)
                 if not ended and spent < limit:
                     continue
+                del running[pid]
                 if not ended:
-                    # A process of its own (for a constant) leads a group.
+                    # A process of its own leads a group.
                     (os.killpg if os.getpgid(pid) == pid else os.kill)(pid, signal.SIGKILL)
                     os.waitpid(pid, 0)
-                    verdict = "timeout"
-                elif os.WIFEXITED(status) and os.WEXITSTATUS(status) == 3:
+                    self.count(mutant, "timeout", spent)
+                elif (code := os.waitstatus_to_exitcode(status)) == BROKEN:
+                    raise RuntimeError(f"could not test {mutant}")
+                elif code == NEW_IMPORT:
                     waiting.append((mutant, True))
-                    verdict = None
                 else:
-                    verdict = "survived" if status == 0 else "killed"
-                del running[pid]
-                if verdict:
-                    finish(mutant, verdict, spent)
-                    done += 1
-                    print(f"\r\033[K{done}/{len(chosen)}", end="", flush=True)
-        print("\r\033[K", end="")
-        for mutant in sorted(survivors, key=lambda mutant: (mutant.module, mutant.start)):
+                    self.count(mutant, "survived" if status == 0 else "killed", spent)
+
+    def count(self, mutant: Mutant, verdict: str, seconds: float) -> None:
+        self.results[mutant.module][verdict] += 1
+        if verdict == "survived":
+            self.survivors.append(mutant)
+        if self.arguments.log:
+            with self.arguments.log.open("a") as file:
+                print(f"{verdict} {seconds:.1f}s {mutant}", file=file)
+        tell(f"{sum(sum(row.values()) for row in self.results.values())} mutants")
+
+    def report(self) -> None:
+        tell("")
+        for mutant in sorted(self.survivors, key=lambda mutant: (mutant.module, mutant.start)):
             print(mutant)
+        verdicts = ("killed", "timeout", "survived")
         print(
-            f"\n{'module':16}{'mutants':>8}{'tested':>8}{'killed':>8}{'timeout':>8}{'survived':>9}{'rate':>7}"
+            f"\n{'':14}{'mutants':>9}{'tested':>9}", *(f"{v:>9}" for v in verdicts), f"{'rate':>8}"
         )
-        sums: Counter[str] = Counter()
-        for module in modules:
-            row = results[module]
-            sums += row
-            tested = sum(row.values())
-            rate = f"{(row['killed'] + row['timeout']) / tested:.0%}" if tested else "–"
-            print(
-                f"{module:16}{len(everything[module]):8}{tested:8}{row['killed']:8}{row['timeout']:8}"
-                f"{row['survived']:9}{rate:>7}"
-            )
-        killed, tested = sums["killed"] + sums["timeout"], sum(sums.values())
-        low, high = interval(killed, tested)
-        print(
-            f"{'together':16}{total:8}{tested:8}{sums['killed']:8}{sums['timeout']:8}{sums['survived']:9}"
-            f"{killed / max(tested, 1):7.1%}"
-        )
-        if tested < total:
-            print(f"95 % interval {low:.1%} to {high:.1%} of all mutants")
-        print("left out: " + ", ".join(f"{count} {kind}" for kind, count in excluded.items()))
-        print(f"{(time.time() - began) / 60:.0f} minutes")
+        together = sum(self.results.values(), Counter())
+        rows = {module: self.results[module] for module in self.everything}
+        for name, row in (rows | {"together": together}).items():
+            found = [m for m in self.everything if name in (m, "together")]
+            count, tested = sum(len(self.everything[m]) for m in found), row.total()
+            rate = f"{1 - row['survived'] / tested:8.1%}" if tested else f"{'–':>8}"
+            print(f"{name:14}{count:9}{tested:9}", *(f"{row[v]:9}" for v in verdicts), rate)
+        killed = together["killed"] + together["timeout"]
+        if together.total() < count:
+            low, high = interval(killed, together.total())
+            print(f"95 % interval of the rate of all mutants: {low:.1%} to {high:.1%}")
+        print("not mutated:", ", ".join(f"{n} × {what}" for what, n in self.excluded.items()))
 
 
 def main() -> int:
@@ -613,9 +625,10 @@ def main() -> int:
     parser.add_argument("-k", dest="only", default="", help="as in pytest: only these tests")
     parser.add_argument("--jobs", type=int, default=1)
     parser.add_argument("--tests", nargs="*", help="test files, by default all unit tests")
-    parser.add_argument("--log", help="a file that gets a line for every mutant")
+    parser.add_argument("--log", type=Path, help="a file that gets a line for every mutant")
     arguments = parser.parse_args()
     os.chdir(ROOT)
+    sys.path.insert(0, str(ROOT))  # these helpers, wherever the package is installed from
     files = [ROOT / file for file in arguments.tests or sorted(ROOT.glob("tests/test_*.py"))]
     files = [str(file) for file in files if file.name not in NOT_UNIT_TESTS]
     options = ["-q", "-s", "-n0", "-p", "no:cacheprovider", *files]
