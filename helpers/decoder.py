@@ -8,6 +8,7 @@ logit of places i and j is x_i·W_Q·R·W_Kᵀ·x_jᵀ / √d, where the rotatio
 ``python -m helpers.training`` made the checkpoint.
 """
 
+import gzip
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -231,6 +232,11 @@ def windows(text: str, context: int, count: int) -> Int64[Tensor, "count context
 def heldout_text() -> str:
     """Documentation text that the committed decoders were not trained on."""
     return (DATA / "heldout.txt").read_text(encoding="utf-8")
+
+
+def training_text() -> str:
+    """Documentation text for training: no paragraph of it stands in :func:`heldout_text`."""
+    return gzip.decompress((DATA / "training.txt.gz").read_bytes()).decode("utf-8")
 
 
 def bits_per_byte(

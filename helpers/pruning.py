@@ -18,8 +18,14 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from helpers.checks import integer, one_of
-from helpers.data.make_texts import training_text
-from helpers.decoder import Decoder, bits_per_byte, encode, heldout_text, windows
+from helpers.decoder import (
+    Decoder,
+    bits_per_byte,
+    encode,
+    heldout_text,
+    training_text,
+    windows,
+)
 
 RESULTS = Path(__file__).parent / "data" / "pruning.json"
 SEEDS = 10
@@ -108,7 +114,7 @@ initialisation of Khodak et al. 2021).
 @cache
 def texts() -> tuple[Int64[Tensor, "bytes"], Int64[Tensor, "windows n_plus_1"]]:
     """The training text, and held-out windows."""
-    return encode(training_text(heldout_text())), windows(heldout_text(), SHAPE["context"], 200)
+    return encode(training_text()), windows(heldout_text(), SHAPE["context"], 200)
 
 
 def run(job: tuple[str, int], steps: int = STEPS) -> dict[str, object]:

@@ -20,8 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from helpers.checks import integer, one_of, real_number
-from helpers.data.make_texts import training_text
-from helpers.decoder import BYTES, encode, heldout_text
+from helpers.decoder import BYTES, encode, heldout_text, training_text
 from helpers.universal import CLASSES, SETTLED, UniversalLayer
 
 RESULTS = Path(__file__).parent / "data" / "stack.json"
@@ -86,7 +85,7 @@ def characters(seed: int) -> Task:
 
     return Task(
         "characters",
-        *draw(training_text(heldout_text()), 4000),
+        *draw(training_text(), 4000),
         *draw(heldout_text(), 500),
         BYTES + 1,
         BYTES,

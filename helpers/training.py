@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from tqdm import trange
 
 from helpers.checks import integer
-from helpers.data.make_texts import training_text
 from helpers.decoder import (
     BYTES,
     DATA,
@@ -36,6 +35,7 @@ from helpers.decoder import (
     encode,
     heldout_text,
     measure_heads,
+    training_text,
     truncation_costs,
     update_ranks,
     windows,
@@ -148,7 +148,7 @@ def run(seeds: list[int], steps: int, head_windows: int, out: Path, command: str
     """Train and measure each seed; write ``decoder.safetensors`` of the first and the JSON file."""
     torch.set_num_threads(1)
     out.mkdir(parents=True, exist_ok=True)
-    text = training_text(heldout_text())
+    text = training_text()
     tokens = encode(text)
     shape = Decoder(seed=0)
     loss_batch = windows(heldout_text(), shape.context, LOSS_WINDOWS)

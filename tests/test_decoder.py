@@ -308,7 +308,7 @@ def test_the_script_makes_a_checkpoint_and_its_measurements(tmp_path, monkeypatc
     tiny = partial(Decoder, width=16, layers=1, heads=2, context=64)
     monkeypatch.setattr(training, "Decoder", tiny)
     monkeypatch.setattr(training, "LOSS_WINDOWS", 4)
-    monkeypatch.setattr(training, "training_text", lambda held_out: held_out[30_000:40_000])
+    monkeypatch.setattr(training, "training_text", lambda: heldout_text()[30_000:40_000])
     threads = torch.get_num_threads()
     try:
         training.main(f"--seed 7 --steps 50 --windows 1 --out {tmp_path}".split())

@@ -10,8 +10,7 @@ from sklearn.datasets import load_digits
 
 from helpers import cases, choosing, pruning
 from helpers import stack as stacks
-from helpers.data.make_texts import training_text
-from helpers.decoder import BYTES, Decoder, bits_per_byte, encode, heldout_text
+from helpers.decoder import BYTES, Decoder, bits_per_byte, encode, heldout_text, training_text
 from helpers.nulls import gaussian
 from helpers.pruning import ARMS, Product, ProductLinear, prune
 from helpers.stack import (
@@ -65,7 +64,7 @@ def test_characters_hide_ten_bytes_of_windows_of_the_texts():
     assert task.tokens.shape == task.labels.shape == (4000, 64)
     assert task.test_tokens.shape == task.test_labels.shape == (500, 64)
     assert (task.symbols, task.classes) == (257, 256)
-    texts = (training_text(heldout_text()), heldout_text())
+    texts = (training_text(), heldout_text())
     parts = ((task.tokens, task.labels), (task.test_tokens, task.test_labels))
     for text, (tokens, labels) in zip(texts, parts, strict=True):
         hidden = tokens == BYTES

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from helpers.data import make_texts
-from helpers.decoder import heldout_text
+from helpers.decoder import heldout_text, training_text
 from helpers.models import MINILM_WINDOW, minilm_tokens
 from helpers.texts import (
     FIRST_WORD_PIECE,
@@ -72,7 +72,7 @@ def test_no_sentence():
 
 def test_nothing_held_out_is_trained_on():
     held_out = heldout_text()
-    training = make_texts.squeezed(make_texts.training_text(held_out))
+    training = make_texts.squeezed(training_text())
     prose = [text("prose", index) for index in range(TEXTS_PER_KIND)]
     long = [
         make_texts.squeezed(part)
@@ -93,6 +93,7 @@ def test_nothing_held_out_is_trained_on():
 )
 def test_the_committed_texts_are_what_the_script_makes():
     assert heldout_text() == make_texts.held_out()
+    assert training_text() == make_texts.training_text(make_texts.held_out())
     for index in range(TEXTS_PER_KIND):
         assert text("prose", index) == make_texts.prose(make_texts.PROSE_TOPICS[index])
         assert text("code", index) == make_texts.code(make_texts.CODE_MODULES[index])

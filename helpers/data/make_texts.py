@@ -1,10 +1,11 @@
 """Cuts the committed texts out of a Python installation: ``python -m helpers.data.make_texts``.
 
-Twenty excerpts for MiniLM, and the text on which the decoder is judged. Both the topics and the
+Twenty excerpts for MiniLM, and the texts on which the decoder is trained and judged. Both the topics and the
 library differ between Python versions, so the texts are committed and this script only says where
 they came from. ``texts/README.md`` names the version used.
 """
 
+import gzip
 import importlib
 import inspect
 import re
@@ -98,6 +99,8 @@ def main() -> None:
     for index, module in enumerate(CODE_MODULES):
         (FOLDER / f"code_{index}.txt").write_text(code(module), encoding="utf-8")
     (FOLDER.parent / "heldout.txt").write_text(held_out(), encoding="utf-8")
+    training = training_text(held_out()).encode()
+    (FOLDER.parent / "training.txt.gz").write_bytes(gzip.compress(training, mtime=0))
 
 
 if __name__ == "__main__":
