@@ -56,14 +56,14 @@ def test_an_intact_front_end_is_accepted(vendored) -> None:
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
-        (lambda path: path.unlink(), "tex-chtml.js is missing"),
-        (lambda path: path.write_bytes(path.read_bytes() + b" "), "tex-chtml.js is altered"),
+        (lambda path: path.unlink(), "tex-full.js is missing"),
+        (lambda path: path.write_bytes(path.read_bytes() + b" "), "tex-full.js is altered"),
         (lambda path: path.with_name("more.js").write_text(""), "more.js is not in the list"),
     ],
 )
 def test_a_damaged_front_end_is_noticed(vendored, damage, message: str) -> None:
     root, expected, folders = vendored
-    damage(root / "_extra/vendor/mathjax/es5/tex-chtml.js")
+    damage(root / "frontend/.cache/mathjax/es5/input/tex-full.js")
     (problem,) = frontend.differences(root, expected, folders)
     assert problem.endswith(message)
 

@@ -54,12 +54,8 @@ WITHOUT_SECTIONS = ("book/reference", "genindex")
 
 # Until this holds a page is still being drawn.
 DRAWN = """async () => {
-  for (const view of document.querySelectorAll('script[type$="jupyter.widget-view+json"]')) {
-    if (!view.previousElementSibling?.matches('.widget-subarea:not(:empty)')) return false;
-  }
-  if (document.readyState !== 'complete') return false;
-  if (window.MathJax?.startup) await MathJax.startup.promise;
-  return true;
+  await document.fonts.ready;
+  return document.readyState === 'complete';
 }"""
 NUMBER_PAGES = """pages => {
   for (const place of document.querySelectorAll('[data-page-of]')) {

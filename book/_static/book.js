@@ -1,4 +1,4 @@
-// Accessible names and keyboard access that the theme and ipywidgets leave out.
+// Accessible names and keyboard access that the theme leaves out.
 (() => {
   const each = (selector, action, root = document) => root.querySelectorAll(selector).forEach(action);
 
@@ -7,12 +7,19 @@
     DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
   }
 
+  // An index entry's anchor is empty, and Sphinx's search then fails to add an excerpt: it gets the page's.
+  function repairSearch() {
+    if (typeof Search !== "object") return;
+    const { makeSearchSummary } = Search;
+    Search.makeSearchSummary = (html, words, anchor) =>
+      makeSearchSummary(html, words, anchor) ?? makeSearchSummary(html, words);
+  }
+
   function repairTheme() {
     // The visible text of these buttons is their name; a differing label hides it from voice control.
     each(".search-button-field, summary[aria-label]", (button) => button.removeAttribute("aria-label"));
     each(".theme-switch-button", (button) => {
-      // Its icons carry their names as an attribute, or as an element once FontAwesome has drawn them.
-      const names = [...button.querySelectorAll("i[title], svg > title")].map((e) => e.title ?? e.textContent);
+      const names = [...button.querySelectorAll("i[title]")].map((icon) => icon.title);
       button.setAttribute("aria-label", `Color mode: ${names.join(", ")}`);
     });
     each("#pst-primary-sidebar", (sidebar) => {
@@ -21,41 +28,37 @@
     });
   }
 
-  // A box that scrolls has to be reachable by keyboard.
-  function repairScrolling() {
-    each(".bd-article :is(pre, .output, .math, .af-table, .pst-scrollable-table-container)", (box) => {
-      if (box.scrollWidth > box.clientWidth + 1) box.tabIndex = 0;
-    });
+  // A box that scrolls has to be reachable by keyboard.  Which ones do is known once all is laid out (see book.css),
+  // which is done when somebody uses the keyboard.
+  function watchScrolling() {
+    const repair = () => {
+      each(".bd-article :is(pre, .output, .math, .af-table, .pst-scrollable-table-container)", (box) => {
+        const down = getComputedStyle(box).overflowY !== "hidden" && box.scrollHeight > box.clientHeight;
+        if (down || box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+        else box.removeAttribute("tabindex");
+      });
+    };
+    window.addEventListener("keydown", () => {
+      document.documentElement.classList.add("af-laid-out");
+      repair();
+      window.addEventListener("resize", repair);
+    }, { once: true });
   }
 
-  function repairSlider(slider) {
-    const handle = slider.querySelector(".noUi-handle");
-    const readout = slider.querySelector(".widget-readout");
-    if (!handle || handle.hasAttribute("aria-label")) return;
-    handle.setAttribute("aria-label", slider.querySelector(".widget-label")?.textContent || "Value");
-    readout.removeAttribute("contenteditable"); // it looks like text, and typing into it does nothing
-    const speak = () => handle.setAttribute("aria-valuetext", readout.textContent);
-    new MutationObserver(speak).observe(readout, { childList: true, characterData: true, subtree: true });
-    speak();
-  }
-
-  function repairWidgets(root) {
-    each(".widget-slider", repairSlider, root);
-    each(".widget-play button", (button) => {
-      button.setAttribute("aria-label", button.title || "Play");
-    }, root);
-    each("label.widget-label[title='null']", (label) => label.removeAttribute("title"), root);
+  // Heights above the place that a link leads to are guessed at first (see book.css); once more when they are known.
+  function settle() {
+    const target = document.getElementById(decodeURIComponent(location.hash.slice(1)));
+    requestAnimationFrame(() => requestAnimationFrame(() => target?.scrollIntoView({ behavior: "instant" })));
   }
 
   document.addEventListener("DOMContentLoaded", () => {
+    repairSearch();
     repairTheme();
-    repairWidgets(document);
-    repairScrolling();
-    // Widgets are drawn after the page has loaded.
-    new MutationObserver((changes) => {
-      if (changes.some((change) => change.addedNodes.length)) repairWidgets(document);
-    }).observe(document.querySelector(".bd-article") ?? document.body, { childList: true, subtree: true });
+    watchScrolling();
   });
-  window.addEventListener("load", repairScrolling);
-  window.addEventListener("resize", repairScrolling);
+  window.addEventListener("load", () => {
+    const [visit] = performance.getEntriesByType("navigation");
+    if (visit?.type === "navigate") settle();
+  });
+  window.addEventListener("hashchange", settle);
 })();

@@ -27,15 +27,11 @@ TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
 CHAPTERS = [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
 DOCUMENTS = [TOC["root"], *CHAPTERS]
 NOTEBOOKS = [name for name in DOCUMENTS if (ROOT / f"{name}.ipynb").exists()]
-PAGES = ["index", *DOCUMENTS, "search", "genindex"]
+PAGES = [*dict.fromkeys(["index", *DOCUMENTS, "search", "genindex"])]
 
-# Until this holds, a page is still being drawn: a widget's view comes before the script that asks for it.
+# Until this holds, a page is still being drawn.
 SETTLED = """async () => {
-  const views = document.querySelectorAll('script[type="application/vnd.jupyter.widget-view+json"]');
-  for (const view of views) {
-    if (!view.previousElementSibling?.matches('.widget-subarea:not(:empty)')) return false;
-  }
-  if (window.MathJax?.startup) await MathJax.startup.promise;
+  await document.fonts.ready;
   return document.readyState === 'complete';
 }"""
 
@@ -111,10 +107,17 @@ def server(site: Path) -> Iterator[str]:
 def visit(
     browser: Browser, server: str, site: Path, request: pytest.FixtureRequest
 ) -> Iterator[Visit]:
-    """A fresh page on the served site, or on its files where the test asks for ``file``."""
+    """A fresh page on the served site; on its files where the test asks for ``file``,
+
+    without JavaScript where it asks for ``no script``.
+    """
     scheme = getattr(request, "param", "http")
-    base = server if scheme == "http" else site.resolve().as_uri()
-    context = browser.new_context(viewport={"width": 1280, "height": 900}, accept_downloads=True)
+    base = site.resolve().as_uri() if scheme == "file" else server
+    context = browser.new_context(
+        viewport={"width": 1280, "height": 900},
+        accept_downloads=True,
+        java_script_enabled=scheme != "no script",
+    )
     visit = Visit(context.new_page(), base)
     visit.listen()
     yield visit

@@ -36,13 +36,20 @@ def picture(explorer: Locator) -> tuple[str, str]:
     return tuple(shown[0])
 
 
+def live(explorer: Locator) -> Locator:
+    """The explorer in the window, with its pictures fetched."""
+    explorer.scroll_into_view_if_needed()
+    explorer.and_(explorer.page.locator("[data-live]")).wait_for(timeout=10_000)
+    return explorer
+
+
 def walk(explorer: Locator, handle: Locator, key: str, most: int = 1000) -> int:
     """Press a key until the slider's end; the picture has to change at every step."""
-    name = handle.get_attribute("aria-label")
-    before, position = picture(explorer), handle.get_attribute("aria-valuenow")
+    name = handle.get_attribute("id")
+    before, position = picture(explorer), handle.input_value()
     for step in range(most):
         handle.press(key)
-        now = handle.get_attribute("aria-valuenow")
+        now = handle.input_value()
         if now == position:
             return step
         after = picture(explorer)
@@ -57,14 +64,14 @@ def drive(visit: Visit, name: str) -> int:
     page = visit.open(name)
     explorers = page.locator(".af-explorer")
     for number in range(explorers.count()):
-        explorer = explorers.nth(number)
+        explorer = live(explorers.nth(number))
         sliders = explorer.locator(".widget-slider")
         assert sliders.count() > 0, f"explorer {number + 1} has no slider"
         for slider in sliders.all():
-            handle = slider.locator("[role=slider]")
-            assert handle.get_attribute("aria-label").strip()
-            assert handle.get_attribute("aria-valuenow") == "0.0"
-            steps = round(float(handle.get_attribute("aria-valuemax")))
+            label = slider.locator("label").inner_text()
+            handle = explorer.get_by_role("slider", name=label, exact=True)
+            assert handle.input_value() == "0"
+            steps = int(handle.get_attribute("max"))
             assert steps >= 1, "a slider with one state"
             most = steps + 1 if visit.served else 1
             assert walk(explorer, handle, "ArrowRight", most) == min(steps, most)
@@ -86,17 +93,33 @@ def test_chapters_have_explorers() -> None:
             assert explorers_in_notebook(name) > 0, name
 
 
+def test_pictures_that_cannot_be_fetched_are_told(visit: Visit) -> None:
+    """A slider is never silently dead: without its pictures the explorer says so, and tries again."""
+    name = next(name for name in NOTEBOOKS if explorers_in_notebook(name))
+    visit.page.route("**/explorers/*.js", lambda route: route.abort())
+    explorer = visit.open(name).locator(".af-explorer").first
+    explorer.scroll_into_view_if_needed()
+    trouble = explorer.get_by_role("status")
+    trouble.get_by_text("could not be loaded").wait_for(timeout=10_000)
+    before = picture(explorer)
+    visit.page.unroute("**/explorers/*.js")
+    explorer.locator("input").first.press("ArrowRight")
+    live(explorer)
+    assert picture(explorer) != before
+    assert trouble.inner_text() == ""
+
+
 def test_a_slider_can_be_dragged_by_touch(visit: Visit) -> None:
     """A drag by pointer on a phone-sized page moves the slider and the picture."""
     name = next(name for name in NOTEBOOKS if explorers_in_notebook(name))
     visit.page.set_viewport_size({"width": 360, "height": 740})
-    explorer = visit.open(name).locator(".af-explorer").first
-    handle = explorer.locator("[role=slider]").first
-    handle.scroll_into_view_if_needed()
+    explorer = live(visit.open(name).locator(".af-explorer").first)
+    handle = explorer.locator("input").first
     before = picture(explorer)
+    handle.hover()
     box = handle.bounding_box()
     assert min(box["width"], box["height"]) >= 24, "too small for a finger"
-    x, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    x, y = box["x"] + 8, box["y"] + box["height"] / 2
     visit.page.mouse.move(x, y)
     visit.page.mouse.down()
     visit.page.mouse.move(x + 150, y, steps=5)

@@ -133,7 +133,7 @@ def test_proofs_solutions_and_explorers_are_there() -> None:
     assert text.count("\nSolution\n") == solutions > 0
     proofs = len(re.findall(r'<span class="sd-summary-text">Proof', pages))
     assert len(re.findall(r"\nProof", text)) >= proofs > 0
-    explorers = pages.count("application/vnd.jupyter.widget-view+json")
+    explorers = pages.count('class="af-explorer"')
     assert len(re.findall(r"[Hh]ere with [\w ]+ =", text)) == explorers > 0
 
 

@@ -14,12 +14,12 @@ async ({ documents, own }) => {
 
   // Screen readers of the PDF are told the TeX source; what is drawn is only letters in places.
   // Behind "\\(" it is recognised as a formula by pdf_tags.py.
-  for (const item of window.MathJax?.startup?.document?.math ?? []) {
-    item.typesetRoot?.setAttribute("aria-label", `\\(${item.math.trim()}`);
-    item.typesetRoot?.setAttribute("role", "img");
+  all("mjx-container[data-tex]", (formula) => {
+    formula.setAttribute("aria-label", `\\(${formula.dataset.tex}`);
+    formula.setAttribute("role", "img");
     // Chromium drops the text alternative of what has no text, and letters made by style are none.
-    item.typesetRoot?.append("\u2060");
-  }
+    formula.append("\u2060");
+  });
   all("mjx-math, [role=img] > svg", (drawing) => drawing.removeAttribute("aria-hidden"));
   all("mjx-assistive-mml", (spoken) => spoken.remove());
   // Its style is a size for the screen's letters, and a position that prints it after the text.
