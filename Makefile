@@ -15,7 +15,7 @@ export OMP_NUM_THREADS := 1
 ENVIRONMENT_FILES := requirements.txt constraints.txt pyproject.toml
 INSTALLED := $(VENV)/.installed-$(shell cat $(ENVIRONMENT_FILES) | cksum | cut -d ' ' -f 1)
 
-.PHONY: help book pdf test lab notebooks results bench moved mutants environment frontend site browser lint clean distclean
+.PHONY: help book pdf test lab notebooks results bench moved mutants lighthouse environment frontend site browser lint clean distclean
 
 help:
 	@echo "make book       build the site into _build/html"
@@ -27,6 +27,7 @@ help:
 	@echo "make bench      time every method against its rivals (about a quarter of an hour)"
 	@echo "make moved      list the numbers that move between one thread and two, against their tolerances"
 	@echo "make mutants    change the helpers in small ways and see whether a test fails (PART=0:0.05, about an hour)"
+	@echo "make lighthouse  measure every page of the built site with Lighthouse (about half an hour)"
 	@echo "make clean      remove the built site;  make distclean  remove the environment too"
 
 book: site
@@ -77,6 +78,10 @@ moved: environment
 # In one process, so that nothing else of ours runs beside what is timed.
 bench: environment
 	$(BIN)/python -m pytest benchmarks -p no:xdist --benchmark-json=benchmarks/results.json
+
+# Scores depend on how busy the machine is: run it when nothing else does.
+lighthouse: environment browser
+	$(BIN)/python tools/lighthouse.py
 
 # From nothing each time: Sphinx reports a page's warnings only when it reads that page again.
 site: environment frontend

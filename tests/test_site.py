@@ -68,6 +68,13 @@ def test_a_damaged_front_end_is_noticed(vendored, damage, message: str) -> None:
     assert problem.endswith(message)
 
 
+def test_what_is_no_longer_wanted_is_removed(tmp_path: Path) -> None:
+    for name in ("old", "kept"):
+        (tmp_path / "_extra/vendor" / name).mkdir(parents=True)
+    frontend.remove_stale([{"to": "_extra/vendor/kept"}], tmp_path)
+    assert [path.name for path in (tmp_path / "_extra/vendor").iterdir()] == ["kept"]
+
+
 def test_an_altered_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     archive = tmp_path / "package.tgz"
     archive.write_bytes(b"not what was pinned")

@@ -122,6 +122,14 @@ def install(packages: list[Package], expected: dict[str, str], root: Path = BOOK
         (root / name).write_bytes(content)
 
 
+def remove_stale(packages: list[Package], root: Path = BOOK) -> None:
+    """Remove what an earlier list has put below _extra/vendor: it would be copied into the site."""
+    wanted = {root / package["to"] for package in packages}
+    for folder in (root / "_extra" / "vendor").glob("*"):
+        if folder not in wanted:
+            shutil.rmtree(folder)
+
+
 def pin(packages: list[Package]) -> None:
     """Write the integrity of every archive and the digests of the files taken from it."""
     lines = []
@@ -145,6 +153,7 @@ def main() -> None:
     try:
         if arguments.pin:
             pin(packages)
+        remove_stale(packages)
         expected = read_file_list(FILES)
         folders = [package["to"] for package in packages]
         problems = differences(BOOK, expected, folders)
