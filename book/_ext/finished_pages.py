@@ -19,8 +19,10 @@ import hashlib
 import json
 import logging
 import re
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from html import escape, unescape
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -195,6 +197,24 @@ def typeset_pages(pages: dict[Path, str], root_of: Callable[[Path], str]) -> Non
         )
 
 
+# --- what is far from the beginning ---------------------------------------------------------------
+
+BEGINNING = 4000  # characters; two screens of a desk hold fewer
+
+
+def mark_far(page: str) -> str:
+    """Mark the sections that start behind the beginning, for book.css."""
+    head, article, rest = page.partition("<article")
+    pieces, read = [], 0
+    for piece, running, _ in passages(rest):
+        if running:
+            read += len(piece)
+        elif piece.startswith("<section id=") and read > BEGINNING:
+            piece = piece.replace("<section", '<section class="af-far"', 1)
+        pieces.append(piece)
+    return head + article + "".join(pieces)
+
+
 # --- icons ------------------------------------------------------------------------------------------
 
 ICON_CLASS = re.compile(r'class="[^"]*\bfa[sbr]?(?:-solid|-regular|-brands)?\s[^"]*"')
@@ -222,7 +242,6 @@ def subset_icons(static: Path, pages: dict[Path, str], scripts: str) -> None:
     )
     if not count or sources not in css:
         return  # done already: Sphinx copies the theme's files only when they have changed
-    css = replace_once(css, sources, f'url(../{ICON_FONT}.woff) format("woff")')
     font = TTFont(static / f"{ICON_FONT}.ttf")
     subset.log.setLevel(logging.WARNING)
     options = subset.Options(flavor="woff", hinting=False)
@@ -233,7 +252,11 @@ def subset_icons(static: Path, pages: dict[Path, str], scripts: str) -> None:
     subsetter.populate(unicodes=codes)
     subsetter.subset(font)
     font.flavor = "woff"
-    font.save(static / f"{ICON_FONT}.woff")
+    small = BytesIO()
+    font.save(small)
+    # Within the style sheet, so that no button changes its width when the font arrives.
+    data = b64encode(small.getvalue()).decode()
+    css = replace_once(css, sources, f'url(data:font/woff;base64,{data}) format("woff")')
     style_sheet.write_text(css, "utf8")
 
 
@@ -376,7 +399,7 @@ def finish(app: Sphinx, exception: Exception | None) -> None:
         if "_static" not in path.parts and THEME in page
     }
     for path, page in pages.items():
-        page = static_explorers(page, root_of(path), write)
+        page = mark_far(static_explorers(page, root_of(path), write))
         page = lighten_scripts(mark_tables(describe(page)), options)
         pages[path] = colours_at_once(page, root_of(path))
     typeset_pages(pages, root_of)
