@@ -7,8 +7,10 @@ SHELL := bash
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-# One thread per process: the last digits of a sum then don't depend on the number of cores.
-export OMP_NUM_THREADS := 1
+# One thread per process: the last digits of a sum then don't depend on the number of cores. With
+# more (OMP_NUM_THREADS=2 make test) a thread that waits leaves its core to the other process.
+export OMP_NUM_THREADS ?= 1
+export OMP_WAIT_POLICY ?= PASSIVE
 
 # The stamp's name holds a checksum of the files that define the environment, so that
 # a second run installs nothing and a changed pin installs again, whatever the file times say.

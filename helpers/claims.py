@@ -17,7 +17,7 @@ import yaml
 from IPython.display import HTML, display
 from torch import Tensor
 
-from helpers.summary import median, median_range, spread
+from helpers.summary import median, median_range, printed, spread
 
 LEDGER = Path(__file__).parents[1] / "book" / "claims.yml"
 NOTES = ("factorization", "spectrum", "softmax-QK")
@@ -155,7 +155,7 @@ def judge(id_: str, measured: Tensor | float) -> None:
             f"{ON_PURPOSE}"
         )
     bind(id_, value, claim.format)
-    number = format(value, claim.format)
+    number = printed(value, claim.format)
     if isinstance(measured, Tensor) and measured.numel() > 1:
         bind(f"{id_}_spread", spread(measured, claim.format))
         number = median_range(measured, claim.format)
@@ -200,13 +200,13 @@ def bind(name: str, value: Tensor | float | str, spec: str = "") -> None:
 
     A tensor is bound by its median, in the format ``spec``; a string as it is.
     """
-    text = value if isinstance(value, str) else format(median(value), spec)
+    text = value if isinstance(value, str) else printed(median(value), spec)
     metadata = {"scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}}
     display({"application/papermill.record/text/plain": repr(text)}, raw=True, metadata=metadata)
 
 
 def _rule(claim: Claim) -> str:
-    return (claim.holds_if or "–").replace("<=", "≤").replace(">=", "≥")
+    return (claim.holds_if or "–").replace("<=", "≤").replace(">=", "≥").replace(" -", " −")
 
 
 def _plain(markdown: str) -> str:

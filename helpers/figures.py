@@ -131,7 +131,7 @@ def figure_html(panels: Axes | Sequence[Axes], alt: str, caption: str = "") -> s
 
     Raises ValueError for an empty ``alt`` or no panel.
     """
-    panels = [panels] if isinstance(panels, Axes) else list(panels)
+    panels = list(panels) if isinstance(panels, Sequence | np.ndarray) else [panels]
     if not panels or not all(isinstance(axes, Axes) for axes in panels):
         raise ValueError(f"panels must be one matplotlib Axes or several, not {panels!r}")
     if not isinstance(alt, str) or not alt.strip():
@@ -158,11 +158,14 @@ def show_table(
     *,
     row_headers: bool = True,
 ) -> None:
-    """Display a table; the first cell of a row is its header. Numbers come formatted."""
+    """Display a table; the first cell of a row is its header.
+
+    Numbers come formatted; the hyphen before one becomes a minus sign.
+    """
     head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
     body = ""
     for row in rows:
-        cells = [html.escape(str(cell)) for cell in row]
+        cells = [html.escape(re.sub(r"^-(?=\d)", "−", str(cell))) for cell in row]
         first = f'<th scope="row">{cells[0]}</th>' if row_headers else f"<td>{cells[0]}</td>"
         body += f"<tr>{first}{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>"
     display(

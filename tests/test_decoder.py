@@ -8,7 +8,6 @@ from functools import partial
 from math import cos, log2, sin
 from pathlib import Path
 
-import jaxtyping
 import pytest
 import safetensors.torch
 import torch
@@ -52,14 +51,6 @@ def trained() -> Decoder:
 @pytest.fixture(scope="module")
 def committed() -> dict:
     return json.loads((DATA / "decoder_seeds.json").read_text(encoding="utf-8"))
-
-
-@pytest.fixture
-def unchecked():
-    """The shape checks of the test run would answer before the functions' own checks do."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 # Architecture
@@ -462,7 +453,7 @@ def test_pickles_are_not_read(tmp_path):
         load_decoder(path)
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.bad_input
 class TestBadInput:
     @pytest.mark.parametrize(
         ("bad", "error", "said"),

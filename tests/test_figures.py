@@ -122,7 +122,7 @@ def test_a_table_escapes_its_cells(monkeypatch):
     shown = []
     monkeypatch.setattr(figures, "display", lambda part: shown.append(part.data))
     figures.show_table(["a", "<b>"], [["x & y", 1], ["z", 2.5]], "A <table>")
-    figures.show_table(["a", "b"], [["x", "y"]], "no heads", row_headers=False)
+    figures.show_table(["a", "b"], [["x-1", "-1.5"]], "no heads", row_headers=False)
     first, second = shown
     assert first == (
         '<div class="af-table" tabindex="0"><table><caption>A &lt;table&gt;</caption>'
@@ -130,7 +130,7 @@ def test_a_table_escapes_its_cells(monkeypatch):
         '<tbody><tr><th scope="row">x &amp; y</th><td>1</td></tr>'
         '<tr><th scope="row">z</th><td>2.5</td></tr></tbody></table></div>'
     )
-    assert "<tr><td>x</td><td>y</td></tr>" in second
+    assert "<tr><td>x-1</td><td>−1.5</td></tr>" in second
 
 
 def test_a_figure_is_shown_as_html(monkeypatch):
@@ -148,3 +148,10 @@ def test_entries_as_a_list():
 
 if __name__ == "__main__":
     REFERENCE.write_text("".join(f"{comparable(text)}\n" for text in drawings()), encoding="utf-8")
+
+
+@pytest.mark.bad_input
+def test_a_figure_is_no_panel():
+    axes = figures.panel("title")
+    with pytest.raises(ValueError, match=r"^panels must be one matplotlib Axes or several, not "):
+        figures.figure_html(axes.figure, "what it shows")

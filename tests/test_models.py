@@ -3,7 +3,6 @@
 import shutil
 import socket
 
-import jaxtyping
 import pytest
 import torch
 from transformers import BertModel
@@ -24,14 +23,6 @@ from helpers.models import (
 from helpers.texts import text
 
 SENTENCE = "Attention is all you need."
-
-
-@pytest.fixture
-def unchecked():
-    """The shape checks of the test run would answer before the functions' own checks do."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def test_attention_is_that_of_transformers_own_loader():
@@ -181,7 +172,7 @@ def test_package_not_installed(monkeypatch):
         minilm_folder()
 
 
-@pytest.mark.usefixtures("unchecked")
+@pytest.mark.bad_input
 class TestBadInput:
     @pytest.mark.parametrize(
         ("bad", "error", "said"),

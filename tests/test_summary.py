@@ -5,7 +5,7 @@ import statistics
 import pytest
 import torch
 
-from helpers.summary import median, median_range, spread
+from helpers.summary import median, median_range, printed, spread
 
 
 @pytest.mark.parametrize("values", [[3.0], [3.0, 1.0], [5.0, 1.0, 2.0], [4.0, 1.0, 3.0, 2.0]])
@@ -28,4 +28,21 @@ def test_numbers_are_written_in_the_given_format():
     assert median_range(values) == "1 (0 to 10)"
     assert median_range(values / 100, ".1%") == "0.9% (0.1% to 10.0%)"
     assert spread(values, ".3f") == "0.125 to 10.000"
-    assert spread(torch.tensor([3, -1])) == "-1 to 3"
+    assert spread(torch.tensor([3, -1])) == "−1 to 3"
+
+
+@pytest.mark.parametrize(
+    ("value", "spec", "text"),
+    [
+        (-0.46, ".2f", "−0.46"),
+        (-0.004, ".2f", "0.00"),
+        (-0.0004, ".1%", "0.0%"),
+        (-0.0, "", "0.0"),
+        (-0.06, "+.2f", "−0.06"),
+        (0.06, "+.2f", "+0.06"),
+        (-3e-17, ".0e", "−3e-17"),
+        (-10.0, ".0f", "−10"),
+    ],
+)
+def test_minus_is_a_minus_sign_and_zero_has_none(value, spec, text):
+    assert printed(value, spec) == text

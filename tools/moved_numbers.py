@@ -34,11 +34,11 @@ from helpers import claims
 RECORDER = """
 import json
 from helpers import claims
-from helpers.summary import median
+from helpers.summary import median, printed
 
 def record(name, value, spec="", bind=claims.bind):
     raw = value if isinstance(value, str) else median(value)
-    text = value if isinstance(value, str) else format(raw, spec)
+    text = value if isinstance(value, str) else printed(raw, spec)
     with open({file!r}, "a", encoding="utf-8") as file:
         file.write(json.dumps([name, raw, text]) + "\\n")
     bind(name, value, spec)

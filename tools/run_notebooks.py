@@ -88,6 +88,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("notebooks", nargs="*", type=Path, help="default: all of them")
     paths = parser.parse_args().notebooks or all_notebooks()
+    if missing := [str(path) for path in paths if not path.is_file()]:
+        parser.error(f"no such notebook: {', '.join(missing)}")
     os.environ["OMP_NUM_THREADS"] = "1"
     for path in paths:
         started = time.perf_counter()

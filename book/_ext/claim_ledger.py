@@ -34,6 +34,7 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 from helpers import claims
+from helpers.summary import printed
 
 LEDGER_PAGE = "book/ledger"
 FILTERED = ("note", "verdict", "kind", "chapter")
@@ -212,7 +213,7 @@ class ClaimList(SphinxDirective):
             )
         spread = numbers.get(f"{claim.id}_spread", "a single number, without spread")
         reference, tolerance = (
-            format(value, claim.format) for value in (claim.reference, claim.tolerance)
+            printed(value, claim.format) for value in (claim.reference, claim.tolerance)
         )
         rule = f"; the claim holds if the number is {self.rule(claim)}" if claim.holds_if else ""
         return (
@@ -225,7 +226,7 @@ class ClaimList(SphinxDirective):
         """The decision rule in the unit of the number: "at least 95%" for ">= 0.95" and ".0%"."""
         comparison, bound = claim.holds_if.split()
         words = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
-        return f"{words[comparison]} {format(float(bound), claim.format)}"
+        return f"{words[comparison]} {printed(float(bound), claim.format)}"
 
     def parse(self, text: str, parent: nodes.Element) -> None:
         self.state.nested_parse(
