@@ -8,6 +8,7 @@ timed result is measured outside the clock.
 
 from __future__ import annotations
 
+import json
 import platform
 from collections.abc import Callable, Sequence
 
@@ -70,3 +71,18 @@ def pytest_benchmark_update_json(config, benchmarks, output_json) -> None:
     versions = {"python": platform.python_version(), "torch": torch.__version__.split("+")[0]}
     output_json.clear()
     output_json.update(command="make bench", **versions, benchmarks=kept)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session) -> None:
+    """One line per benchmark, so that a diff shows which of them changed."""
+    path = session.config.option.benchmark_json
+    if path is not None and path.exists():  # it isn't if no benchmark has run
+        text = path.read_text(encoding="utf-8")
+        path.write_text(one_line_each(json.loads(text)), encoding="utf-8")
+
+
+def one_line_each(results: dict) -> str:
+    """``results`` as JSON, the entries of "benchmarks" on a line each."""
+    entries = ",\n".join(f"  {json.dumps(entry)}" for entry in results.pop("benchmarks"))
+    return f'{json.dumps(results)[:-1]}, "benchmarks": [\n{entries}\n]}}\n'
