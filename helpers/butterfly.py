@@ -353,6 +353,7 @@ class SoftPermutation(nn.Module):
         self.logits = nn.Parameter(draw / 2)
 
     def forward(self, x: Float64[Tensor, "n width"]) -> Float64[Tensor, "copies n width"]:
+        """The rows of ``x`` in every copy's order, mixed as long as the choices are undecided."""
         return self._mix(x, self.logits.sigmoid())
 
     @torch.no_grad()

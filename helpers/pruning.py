@@ -64,6 +64,7 @@ class ProductLinear(nn.Module):
         self.product, self.bias = Product(linear.weight.detach().mT, keep), linear.bias
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(…, inputs)`` → ``(…, outputs)``."""
         return x @ self.product + self.bias
 
 

@@ -33,6 +33,7 @@ class LowRank(nn.Module):
         self.free = rank * (2 * n - rank)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(…, n, width)`` → the same shape."""
         return (self.left * self.sigma) @ (self.right.mT @ x)
 
 
@@ -52,6 +53,7 @@ class Convolution(nn.Module):
         self.register_buffer("places", torch.where(outside, taps, lags))
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(…, n, width)`` → the same shape."""
         # At these sizes a Toeplitz matrix is faster than a convolution.
         toeplitz = nn.functional.pad(self.kernel, (0, 1))[:, self.places]
         if len(toeplitz) == 1:
@@ -69,6 +71,7 @@ class Attention(nn.Module):
         self.free = self.query_key.numel() + heads
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(…, n, width)`` → the same shape; a head's share is width/heads columns."""
         heads = len(self.gain)
         tokens = x[..., None, :, :]
         weights = attention_weights(tokens @ self.query_key, tokens, scale=1.0)
@@ -85,6 +88,7 @@ class RealButterfly(Butterfly):
         self.free = 2 * n * (len(self.strides) + 1)
 
     def forward(self, x: Tensor) -> Tensor:
+        """``(…, n, width)`` → the same shape; more than one sample at once goes through the matrix."""
         if x.ndim == 2:
             return super().forward(x)
         return super().forward(self._identity(x.dtype)) @ x
