@@ -79,7 +79,7 @@ moved: environment
 
 # In one process, so that nothing else of ours runs beside what is timed.
 bench: environment
-	$(BIN)/python -m pytest benchmarks -p no:xdist --benchmark-json=benchmarks/results.json
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks -p no:xdist --benchmark-json=benchmarks/results.json
 
 # Scores depend on how busy the machine is: run it when nothing else does.
 lighthouse: environment browser
