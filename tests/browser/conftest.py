@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, ConsoleMessage, Page, Route, sync_playwright
+from playwright.sync_api import Browser, BrowserType, ConsoleMessage, Page, Route, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
@@ -82,15 +82,26 @@ def site() -> Path:
     return SITE
 
 
+def launched(chromium: BrowserType, **options: Any) -> Browser:
+    # Chromium refuses its sandbox to root, which is who runs in containers.
+    sandbox = [] if os.name == "nt" or os.geteuid() else ["--no-sandbox"]
+    return chromium.launch(executable_path=ensure_browser.ensure(), args=sandbox, **options)
+
+
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    path = ensure_browser.ensure()
     with sync_playwright() as playwright:
-        # Chromium refuses its sandbox to root, which is who runs in containers.
-        sandbox = [] if os.name == "nt" or os.geteuid() else ["--no-sandbox"]
-        browser = playwright.chromium.launch(executable_path=path, args=sandbox)
+        browser = launched(playwright.chromium)
         yield browser
         browser.close()
+
+
+@pytest.fixture
+def browser_with_scroll_bars(browser: Browser) -> Iterator[Browser]:
+    """As on a reader's screen: Playwright hides them."""
+    shown = launched(browser.browser_type, ignore_default_args=["--hide-scrollbars"])
+    yield shown
+    shown.close()
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ from itertools import pairwise
 
 import pytest
 from conftest import NOTEBOOKS, PAGES, Visit
+from playwright.sync_api import Browser
 from test_explorers import explorers_in_notebook
 
 every_page = pytest.mark.parametrize("name", PAGES)
@@ -242,6 +243,21 @@ def test_what_scrolls_is_reached_by_keyboard(visit: Visit) -> None:
                && getComputedStyle(box).overflowX !== 'hidden').map(box => box.outerHTML.slice(0, 80))"""
     )
     assert unreached == []
+
+
+def test_scroll_bar_moves_nothing(browser_with_scroll_bars: Browser, server: str) -> None:
+    """It comes a moment after the side bar is drawn, whose width is a part of what it leaves."""
+    page = browser_with_scroll_bars.new_page(viewport={"width": 1350, "height": 940})
+    page.goto(f"{server}/index.html")
+    left, right = (
+        "main => main.getBoundingClientRect().left",
+        "main => main.getBoundingClientRect().right",
+    )
+    main = page.get_by_role("main")
+    long = main.evaluate(left), main.evaluate(right)
+    assert long[1] < 1350, "a scroll bar is there"
+    page.add_style_tag(content="body { height: 500px; overflow: clip; }")
+    assert (main.evaluate(left), main.evaluate(right)) == long
 
 
 # --- by ear ---------------------------------------------------------------------------------------
