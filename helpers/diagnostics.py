@@ -303,7 +303,8 @@ def input_dependence(
     integer(draws, "draws", least=2)
     generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
     x, y = inputs.mT.flatten(0, 1), outputs.mT.flatten(0, 1)  # one pair per row
-    residuals = y - x @ torch.linalg.lstsq(x, y).solution
+    # gelsd, because PyTorch (2.13) leaves a list unset that the default, gelsy, reads if x has not full rank.
+    residuals = y - x @ torch.linalg.lstsq(x, y, driver="gelsd").solution
     if torch.linalg.norm(residuals) < 1e-9 * torch.linalg.norm(y):
         residuals = torch.zeros_like(residuals)  # rounding has no structure worth a test
 
