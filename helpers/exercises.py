@@ -51,7 +51,8 @@ def check(
         problem = _difference(got, expected, tolerance)
         if problem:
             return Feedback(False, f"Not yet: in case {number} {problem}. {hint}")
-    return Feedback(True, f"Correct: all {len(cases)} cases agree within {tolerance:g}.")
+    agree = "the case agrees" if len(cases) == 1 else f"all {len(cases)} cases agree"
+    return Feedback(True, f"Correct: {agree} within {tolerance:g}.")
 
 
 def _difference(got: object, expected: object, tolerance: float) -> str | None:

@@ -26,6 +26,8 @@ from helpers.spectrum import truncate
 TINY = 1e-30
 RIDGE = 1e-8
 """Of the mean squared weight: what keeps the least-squares values finite."""
+CUTOFF = torch.finfo(torch.float32).eps
+"""Times the larger side of a matrix, of σ₁: the rank tolerance of ``torch.linalg.lstsq`` in single precision."""
 
 
 @dataclass(frozen=True)
@@ -251,18 +253,16 @@ def performer(problem: Problem) -> Landmarks:
 
 
 def note(problem: Problem) -> Landmarks:
-    """The softmax-QK note's construction, with the closed form of M and without its row scale.
+    """The softmax-QK note's construction for new queries: M as the note has it, without its row scale.
 
-    A ≈ U S D of rank e; US₊ = US + c > 0 with c = 1 − min US. As A1 = 1, (US)w = 1 with w = D1, and
-    US = US₊M with M = I − c·w1ᵀ/(1 + c·1ᵀw). K̂ solves s·QK̂ᵀ = ln US₊ by least squares; then
-    exp(s·QK̂ᵀ)·MDV ≈ AV, not normalised.
+    A ≈ U S D of rank e; US₊ = US + c > 0 with c = 1 − min US. M solves US₊M = US and K̂ solves
+    s·QK̂ᵀ = ln US₊, both by least squares; then exp(s·QK̂ᵀ)·MDV ≈ AV, not normalised. The note runs
+    in single precision, where ``lstsq`` takes singular values of US₊ below CUTOFF for zero. So does this.
     """
     factors, right = _note_factors(problem)
-    offset = 1 - factors.amin((-2, -1), keepdim=True)
-    w = right.sum(-1, keepdim=True)
-    ones = torch.ones_like(w.mT)
-    undo = torch.eye(right.shape[-2]).to(w) - offset * w @ ones / (1 + offset * (ones @ w))
-    solution = torch.linalg.pinv(problem.scale * problem.queries) @ (factors + offset).log()
+    lifted = factors + 1 - factors.amin((-2, -1), keepdim=True)
+    undo = torch.linalg.pinv(lifted, rtol=CUTOFF * max(lifted.shape[-2:])) @ factors
+    solution = torch.linalg.pinv(problem.scale * problem.queries) @ lifted.log()
     return problem.landmarks(solution.mT, undo @ right @ problem.values, normalised=False)
 
 

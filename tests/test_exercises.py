@@ -21,8 +21,8 @@ from helpers.exercises import check
             torch.ones(2),
             "Not yet: in case 1 the shape is (3,), expected (2,). Hint.",
         ),
-        ([1, 2], torch.tensor([1.0, 2.0]), "Correct: all 1 cases agree within 1e-08."),
-        (4.0 + 1e-9, 4, "Correct: all 1 cases agree within 1e-08."),
+        ([1, 2], torch.tensor([1.0, 2.0]), "Correct: the case agrees within 1e-08."),
+        (4.0 + 1e-9, 4, "Correct: the case agrees within 1e-08."),
     ],
 )
 def test_the_whole_message(answer, expected, said):

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 from collections import Counter
 from functools import cache
 from html import escape
@@ -34,7 +35,6 @@ from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
 from helpers import claims
-from helpers.summary import printed
 
 LEDGER_PAGE = "book/ledger"
 FILTERED = ("note", "verdict", "kind", "chapter")
@@ -212,9 +212,7 @@ class ClaimList(SphinxDirective):
                 f"claim ledger: {claim.id} is called tested, but {notebook.name} binds no number to it"
             )
         spread = numbers.get(f"{claim.id}_spread", "a single number, without spread")
-        reference, tolerance = (
-            printed(value, claim.format) for value in (claim.reference, claim.tolerance)
-        )
+        reference, tolerance = (exact(value, claim) for value in (claim.reference, claim.tolerance))
         rule = f"; the claim holds if the number is {self.rule(claim)}" if claim.holds_if else ""
         return (
             f"Measured: {claim.measure}: **{numbers[claim.id]}** ({spread}). "
@@ -226,7 +224,7 @@ class ClaimList(SphinxDirective):
         """The decision rule in the unit of the number: "at least 95%" for ">= 0.95" and ".0%"."""
         comparison, bound = claim.holds_if.split()
         words = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
-        return f"{words[comparison]} {printed(float(bound), claim.format)}"
+        return f"{words[comparison]} {exact(float(bound), claim)}"
 
     def parse(self, text: str, parent: nodes.Element) -> None:
         self.state.nested_parse(
@@ -240,6 +238,17 @@ def add_filter(
     """Only the ledger's page loads the script of its filter."""
     if page == LEDGER_PAGE:
         app.add_js_file("ledger.js")
+
+
+def exact(value: float, claim: claims.Claim) -> str:
+    """A number of the claim's entry with all its digits, in the unit of the claim.
+
+    The claim's own format rounds, and a rounded rule would decide some claims otherwise.
+    """
+    if claim.format.endswith("%"):
+        return f"{100 * value:g}%".replace("-", "−")
+    text = f"{value:g}"
+    return re.sub(r"e-0?(\d+)", r"e−\1", text).replace("-", "−")
 
 
 def _slug(text: str) -> str:
