@@ -5,12 +5,14 @@ along the training of a small decoder, ten seeds for each of ARMS.
 """
 
 import json
+import statistics
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -119,7 +121,7 @@ def texts() -> tuple[Int64[Tensor, "bytes"], Int64[Tensor, "windows n_plus_1"]]:
 
 
 def run(job: tuple[str, int], steps: int = STEPS) -> dict[str, object]:
-    """Train one decoder; "losses" held-out bits per byte every EVERY steps, "parameters", "seconds" per step.
+    """Train one decoder; "losses" held-out bits per byte every EVERY steps, and "parameters".
 
     Adam, learning rate rising over 50 steps and falling linearly to 0; a new optimizer after the
     pruning, which has new parameters. Raises ValueError for an arm that is not in ARMS, a negative
@@ -132,7 +134,7 @@ def run(job: tuple[str, int], steps: int = STEPS) -> dict[str, object]:
     shape, prune_at, keep = ARMS[arm]
     decoder, (stream, held_out) = Decoder(seed=seed, **shape), texts()
     generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
-    losses, durations = [], []
+    losses = []
     for step in range(steps):
         if step == prune_at and keep is not None:
             prune(decoder, keep(seed))
@@ -143,20 +145,54 @@ def run(job: tuple[str, int], steps: int = STEPS) -> dict[str, object]:
         rate = LEARNING_RATE * min((step + 1) / 50, 1) * (1 - step / steps)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        start = time.perf_counter()
-        starts = torch.randint(len(stream) - 64, (BATCH, 1), generator=generator)
-        batch = stream[starts + torch.arange(65)]
-        logits = decoder(batch[:, :-1])
-        loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
-        optimizer.step()
-        durations.append(time.perf_counter() - start)
+        train_step(decoder, optimizer, stream, generator)
     losses.append(_held_out_loss(decoder, held_out))
-    late = torch.tensor(durations[steps // 2 :])
     count = sum(parameter.numel() for parameter in decoder.parameters())
-    return {"losses": losses, "parameters": count, "seconds": float(late.median())}
+    return {"losses": losses, "parameters": count}
+
+
+def train_step(
+    decoder: Decoder,
+    optimizer: torch.optim.Optimizer,
+    stream: Int64[Tensor, "bytes"],
+    generator: torch.Generator,
+) -> None:
+    """One step on BATCH windows of ``stream``, drawn by ``generator``."""
+    starts = torch.randint(len(stream) - 64, (BATCH, 1), generator=generator)
+    batch = stream[starts + torch.arange(65)]
+    logits = decoder(batch[:, :-1])
+    loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_(decoder.parameters(), 1.0)
+    optimizer.step()
+
+
+def step_times(rounds: int = 40, steps: int = 5) -> dict[str, list[float]]:
+    """Seconds of one training step: for every arm, after its pruning, the median of each round's ``steps``.
+
+    The arms take turns, so that what else the machine does hits all of them. Raises ValueError for
+    rounds or steps below 1.
+    """
+    rounds, steps = integer(rounds, "rounds", least=1), integer(steps, "steps", least=1)
+    trained, (stream, _) = {}, texts()
+    for arm, (shape, _, keep) in ARMS.items():
+        decoder = Decoder(seed=0, **shape)
+        if keep is not None:
+            prune(decoder, keep(0))
+        optimizer = torch.optim.Adam(decoder.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95))
+        trained[arm] = decoder, optimizer, stream, torch.Generator().manual_seed(0)
+    seconds: dict[str, list[float]] = {arm: [] for arm in ARMS}
+    for number in range(rounds + 1):
+        for arm, parts in trained.items():
+            durations = []
+            for _ in range(steps):
+                start = time.perf_counter()
+                train_step(*parts)
+                durations.append(time.perf_counter() - start)
+            if number > 0:  # the first round warms up
+                seconds[arm].append(statistics.median(durations))
+    return seconds
 
 
 @torch.no_grad()
@@ -169,6 +205,16 @@ def load_results() -> dict[str, list[dict]]:
     return json.loads(RESULTS.read_text(encoding="utf-8"))["results"]
 
 
+def load_step_times() -> dict[str, list[float]]:
+    """The committed result of :func:`step_times`."""
+    return json.loads(RESULTS.read_text(encoding="utf-8"))["step seconds"]
+
+
+def _rounded(measured: object) -> Any:
+    """The same with four significant digits."""
+    return json.loads(json.dumps(measured), parse_float=lambda text: float(f"{float(text):.4g}"))
+
+
 if __name__ == "__main__":
     # All arms of a seed in turn, so that a machine's changing load hits them alike.
     jobs = [(arm, seed) for seed in range(SEEDS) for arm in ARMS]
@@ -176,12 +222,9 @@ if __name__ == "__main__":
         done = list(tqdm(processes.map(run, jobs), "decoders", total=len(jobs)))
     results: dict = {}
     for (arm, _), found in zip(jobs, done, strict=True):
-        rounded = json.loads(
-            json.dumps(found), parse_float=lambda text: float(f"{float(text):.4g}")
-        )
-        results.setdefault(arm, []).append(rounded)
+        results.setdefault(arm, []).append(_rounded(found))
+    torch.set_num_threads(1)
     head = {"command": "python -m helpers.pruning", "torch": torch.__version__.split("+")[0]}
-    RESULTS.write_text(
-        json.dumps({**head, "results": results}, ensure_ascii=False) + "\n", encoding="utf-8"
-    )
+    stored = {**head, "step seconds": _rounded(step_times()), "results": results}
+    RESULTS.write_text(json.dumps(stored, ensure_ascii=False) + "\n", encoding="utf-8")
     sys.exit(0)

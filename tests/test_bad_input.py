@@ -1120,6 +1120,13 @@ def test_steps_of_a_pruned_decoder(steps):
         pruning.run(("full", 0), steps=steps)
 
 
+@pytest.mark.parametrize("name", ["rounds", "steps"])
+@pytest.mark.parametrize("bad", [0, -1, 2.0, None, True])
+def test_rounds_and_steps_to_be_timed(name, bad):
+    with pytest.raises((ValueError, TypeError), match=f"^{name} must be .*{bad}"):
+        pruning.step_times(**{name: bad})
+
+
 @pytest.mark.parametrize("case", ["lowrank", "Fourier + ", "", 3])
 def test_unknown_case(case):
     with pytest.raises(ValueError, match="^case must be one of 'low rank', .*, not "):

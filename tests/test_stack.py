@@ -401,7 +401,6 @@ def test_a_short_run_of_each_arm(monkeypatch):
     for arm, run in runs.items():
         assert run["parameters"] == numel_of(arm)
         assert len(run["losses"]) == 4
-        assert run["seconds"] > 0
     # The same decoder on the same batches until it is pruned.
     names = ("full", "small σ pruned", "random σ pruned", "large σ pruned")
     full, small, random, large = (runs[name]["losses"] for name in names)
@@ -438,6 +437,35 @@ def test_what_is_left_after_pruning_is_trained_on(monkeypatch):
         assert not torch.equal(old, new)
 
 
+def test_steps_are_timed_in_turn_and_train(monkeypatch):
+    turns = []
+
+    def noting(decoder, optimizer, stream, generator):
+        turns.append((id(decoder), sum(p.numel() for p in decoder.parameters())))
+        before = [p.detach().clone() for p in decoder.parameters()]
+        train_step(decoder, optimizer, stream, generator)
+        pairs = zip(before, decoder.parameters(), strict=True)
+        assert any(not torch.equal(old, new) for old, new in pairs)
+
+    train_step = pruning.train_step
+    monkeypatch.setattr(pruning, "train_step", noting)
+    seconds = pruning.step_times(rounds=2, steps=3)
+    assert {arm: len(times) for arm, times in seconds.items()} == dict.fromkeys(ARMS, 2)
+    assert all(0 < time < 10 for times in seconds.values() for time in times)
+    sizes = [size for arm in ARMS for size in [numel_of(arm)] * 3]
+    assert [size for _, size in turns] == 3 * sizes  # one round to warm up
+    assert len({decoder for decoder, _ in turns}) == len(ARMS)
+
+
+def test_the_stored_step_times():
+    seconds = pruning.load_step_times()
+    assert tuple(seconds) == tuple(ARMS)
+    assert all(len(times) == 40 and min(times) > 0 for times in seconds.values())
+    # The same step twice: what the timing can't tell apart.
+    middle = {arm: torch.tensor(times).median() for arm, times in seconds.items()}
+    assert abs(middle["full, new optimizer"] / middle["full"] - 1) < 0.1
+
+
 def test_the_texts_to_train_on_and_to_test_on_are_apart():
     stream, held_out = pruning.texts()
     assert held_out.shape == (200, 65)
@@ -454,12 +482,11 @@ def test_the_stored_losses_are_complete():
     for arm, runs in results.items():
         assert len(runs) == pruning.SEEDS == 10
         for run in runs:
-            assert set(run) == {"losses", "parameters", "seconds"}
+            assert set(run) == {"losses", "parameters"}
             assert len(run["losses"]) == pruning.STEPS // pruning.EVERY + 1 == 17
             assert all(0 < loss < 12 for loss in run["losses"])
             assert run["losses"][-1] < run["losses"][0]
             assert run["parameters"] == numel_of(arm)
-            assert run["seconds"] > 0
         assert len({run["losses"][-1] for run in runs}) > 1
     # Until the pruning the arms of a seed are one training.
     before = pruning.PRUNE_AT // pruning.EVERY
