@@ -27,7 +27,8 @@ TINY = 1e-30
 RIDGE = 1e-8
 """Of the mean squared weight: what keeps the least-squares values finite."""
 CUTOFF = torch.finfo(torch.float32).eps
-"""Times the larger side of a matrix, of σ₁: the rank tolerance of ``torch.linalg.lstsq`` in single precision."""
+"""Machine epsilon of single precision. Times the larger side of a matrix and its σ₁ it is the default rank
+tolerance of ``torch.linalg.lstsq``."""
 
 
 @dataclass(frozen=True)
@@ -256,8 +257,8 @@ def note(problem: Problem) -> Landmarks:
     """The softmax-QK note's construction for new queries: M as the note has it, without its row scale.
 
     A ≈ U S D of rank e; US₊ = US + c > 0 with c = 1 − min US. M solves US₊M = US and K̂ solves
-    s·QK̂ᵀ = ln US₊, both by least squares; then exp(s·QK̂ᵀ)·MDV ≈ AV, not normalised. The note runs
-    in single precision, where ``lstsq`` takes singular values of US₊ below CUTOFF for zero. So does this.
+    s·QK̂ᵀ = ln US₊, both by least squares; then exp(s·QK̂ᵀ)·MDV ≈ AV, not normalised. The note's
+    ``lstsq`` in single precision neglects what is below CUTOFF·max(m, e)·σ₁ of US₊. So does this.
     """
     factors, right = _note_factors(problem)
     lifted = factors + 1 - factors.amin((-2, -1), keepdim=True)

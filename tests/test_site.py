@@ -146,7 +146,14 @@ def test_bound_numbers_are_read_from_outputs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("rule", "form", "words"),
-    [(">= 0.95", ".0%", "at least 95%"), ("< 2", ".1f", "below 2.0"), ("> 1", "g", "above 1")],
+    [
+        (">= 0.95", ".0%", "at least 95%"),
+        (">= 3.5", ".0f", "at least 3.5"),  # rounded, it would decide otherwise
+        ("<= 1e-6", ".2f", "at most 1e−6"),
+        ("<= -0.9", ".2f", "at most −0.9"),
+        ("< 2", ".1f", "below 2"),
+        ("> 1", "g", "above 1"),
+    ],
 )
 def test_a_rule_is_put_into_words(rule: str, form: str, words: str) -> None:
     claim = SimpleNamespace(holds_if=rule, format=form)
