@@ -111,7 +111,7 @@ METHODS: dict[str, Callable[[int], Callable[..., Tensor]]] = {
     "exact": lambda size: exact,
     "learned landmarks": learned,
     "segment means": lambda size: ours("segment means"),
-    "our nystrom": lambda size: ours("nystrom"),
+    "our nystrom": lambda size: ours("nystrom, exact"),
     "nystrom-attention": nystrom,
     "our performer": lambda size: ours("performer"),
     "performer-pytorch": performer,

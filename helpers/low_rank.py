@@ -226,12 +226,16 @@ def linformer(problem: Problem) -> Landmarks:
 
 
 def nystrom(problem: Problem) -> Landmarks:
-    """softmax(qK̃ᵀ) · softmax(Q̃K̃ᵀ)⁺ · softmax(Q̃Kᵀ)V with segment means Q̃, K̃ (Xiong et al. 2021, Eq. 13)."""
-    near_queries = _segments(problem.queries, problem.rank)[0]
-    near_keys = _segments(problem.keys, problem.rank)[0]
-    middle = attention_weights(near_queries, near_keys, scale=problem.scale)
-    right = attention_weights(near_queries, problem.keys, scale=problem.scale) @ problem.values
-    return problem.landmarks(near_keys, torch.linalg.pinv(middle) @ right)
+    """softmax(qK̃ᵀ) · Z · softmax(Q̃Kᵀ)V with segment means Q̃, K̃ (Xiong et al. 2021, Eq. 13).
+
+    As published, Z is six steps of an iteration towards the pseudo-inverse of softmax(Q̃K̃ᵀ).
+    """
+    return _nystrom(problem, _iterated_inverse)
+
+
+def nystrom_exact(problem: Problem) -> Landmarks:
+    """The same with the pseudo-inverse itself."""
+    return _nystrom(problem, torch.linalg.pinv)
 
 
 def performer(problem: Problem) -> Landmarks:
@@ -253,16 +257,19 @@ def performer(problem: Problem) -> Landmarks:
     return problem.landmarks(omega, means, logits.logsumexp(-1))
 
 
-def note(problem: Problem) -> Landmarks:
+def note(problem: Problem, *, cutoff: float = CUTOFF) -> Landmarks:
     """The softmax-QK note's construction for new queries: M as the note has it, without its row scale.
 
     A ≈ U S D of rank e; US₊ = US + c > 0 with c = 1 − min US. M solves US₊M = US and K̂ solves
     s·QK̂ᵀ = ln US₊, both by least squares; then exp(s·QK̂ᵀ)·MDV ≈ AV, not normalised. The note's
-    ``lstsq`` in single precision neglects what is below CUTOFF·max(m, e)·σ₁ of US₊. So does this.
+    ``lstsq`` in single precision neglects what is below CUTOFF·max(m, e)·σ₁ of US₊. So does this,
+    or with another ``cutoff``. A is positive, so its first singular vectors have one sign; c depends
+    on it, and as in the note's own run it is positive here.
     """
+    cutoff = real_number(cutoff, "cutoff", above=0)
     factors, right = _note_factors(problem)
     lifted = factors + 1 - factors.amin((-2, -1), keepdim=True)
-    undo = torch.linalg.pinv(lifted, rtol=CUTOFF * max(lifted.shape[-2:])) @ factors
+    undo = torch.linalg.pinv(lifted, rtol=cutoff * max(lifted.shape[-2:])) @ factors
     solution = torch.linalg.pinv(problem.scale * problem.queries) @ lifted.log()
     return problem.landmarks(solution.mT, undo @ right @ problem.values, normalised=False)
 
@@ -347,6 +354,7 @@ METHODS: dict[str, Callable[..., Compression]] = {
     "k-means": k_means,
     "linformer": linformer,
     "nystrom": nystrom,
+    "nystrom, exact": nystrom_exact,
     "performer": performer,
     "note": note,
     "fitted values": fitted_values,
@@ -367,6 +375,25 @@ def _segments(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return (members / sizes).mT @ rows, sizes
 
 
+def _nystrom(problem: Problem, inverse: Callable[[Tensor], Tensor]) -> Landmarks:
+    near_queries = _segments(problem.queries, problem.rank)[0]
+    near_keys = _segments(problem.keys, problem.rank)[0]
+    middle = attention_weights(near_queries, near_keys, scale=problem.scale)
+    right = attention_weights(near_queries, problem.keys, scale=problem.scale) @ problem.values
+    return problem.landmarks(near_keys, inverse(middle) @ right)
+
+
+def _iterated_inverse(matrix: Tensor, steps: int = 6) -> Tensor:
+    """Razavi's iteration of third order for the pseudo-inverse (Xiong et al. 2021, Eq. 11)."""
+    eye = torch.eye(matrix.shape[-1]).to(matrix)
+    norms = matrix.sum(-2).amax(-1) * matrix.sum(-1).amax(-1)  # entries are positive
+    Z = matrix.mT / norms[..., None, None]
+    for _ in range(steps):
+        product = matrix @ Z
+        Z = Z @ (13 * eye - product @ (15 * eye - product @ (7 * eye - product))) / 4
+    return Z
+
+
 def _clusters(keys: Tensor, count: int, seed: int) -> Tensor:
     """Cluster labels 0 … count − 1 of the rows, head by head."""
     heads = keys.detach().cpu().double().reshape(-1, *keys.shape[-2:]).numpy()
@@ -375,9 +402,12 @@ def _clusters(keys: Tensor, count: int, seed: int) -> Tensor:
 
 
 def _note_factors(problem: Problem) -> tuple[Tensor, Tensor]:
-    """US (…, m, e) and D (…, e, n) of the truncated SVD of A."""
+    """US (…, m, e) and D (…, e, n) of the truncated SVD of A, the first singular vectors positive."""
     U, S, Vh = torch.linalg.svd(problem.weights, full_matrices=False)
-    return (U * S[..., None, :])[..., : problem.rank], Vh[..., : problem.rank, :]
+    factors, right = (U * S[..., None, :])[..., : problem.rank], Vh[..., : problem.rank, :]
+    signs = torch.ones_like(factors[..., 0, :])
+    signs[..., 0] = torch.where(factors[..., 0].sum(-1) < 0, -1.0, 1.0)
+    return factors * signs[..., None, :], right * signs[..., None]
 
 
 def _root_mean_square(part: Tensor) -> Tensor:

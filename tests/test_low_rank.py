@@ -13,7 +13,7 @@ from helpers.nulls import gaussian
 
 LANDMARKS = [method for method in METHODS if method not in ORACLES]
 SEEDED = ("k-means", "linformer", "performer", "fitted values", "learned")
-EXACT_WITH_ALL_KEYS = ("heavy keys", "segment means", "k-means", "nystrom", "fitted values")
+EXACT_WITH_ALL_KEYS = ("heavy keys", "segment means", "k-means", "nystrom, exact", "fitted values")
 F64 = torch.float64
 
 
@@ -317,8 +317,10 @@ def test_performer_is_unbiased_before_it_is_normalised():
 
 
 def note_parts(queries, keys, rank):
-    """US, D and c of the truncated SVD of A."""
+    """US, D and c of the truncated SVD of A, the first singular vectors positive."""
     U, S, Vh = torch.linalg.svd(attention_weights(queries, keys), full_matrices=False)
+    if U[0, 0] < 0:
+        U[:, 0], Vh[0] = -U[:, 0], -Vh[0]
     factors = (U * S)[:, :rank]
     return factors, Vh[:rank], 1 - factors.min()
 
@@ -353,6 +355,32 @@ def test_notes_values_and_keys_by_the_book(rank):
     close(result.attend(new), (result.scale * new @ result.keys.mT).exp() @ result.values)
 
 
+@pytest.mark.parametrize("flipped", [False, True])
+def test_the_notes_first_singular_vectors_are_positive(flipped, monkeypatch):
+    """Whatever sign LAPACK gives them: c depends on it."""
+    queries, keys, values = problem(2)
+    expected = compress("note", queries, keys, values, 4)
+    svd, sign = torch.linalg.svd, -1 if flipped else 1
+
+    def other(matrix, **options):
+        U, S, Vh = svd(matrix, **options)
+        U, Vh = U.clone(), Vh.clone()
+        U[..., 0] = sign * U[..., 0].abs()
+        Vh[..., 0, :] = sign * Vh[..., 0, :].abs()
+        return U, S, Vh
+
+    monkeypatch.setattr(torch.linalg, "svd", other)
+    result = compress("note", queries, keys, values, 4)
+    close(result.keys, expected.keys)
+    close(result.values, expected.values)
+
+
+@pytest.mark.parametrize("cutoff", [0, -1.0, float("nan"), "1", None])
+def test_cutoff_of_the_note(cutoff):
+    with pytest.raises((ValueError, TypeError), match="^cutoff must be "):
+        compress("note", *problem(), 4, cutoff=cutoff)
+
+
 def test_notes_least_squares_has_the_cutoff_of_single_precision():
     """Above the numerical rank of A the note's own code, in single precision, gives the same values."""
     queries, keys, values = problem(m=40, n=30, d=2)
@@ -363,6 +391,8 @@ def test_notes_least_squares_has_the_cutoff_of_single_precision():
     assert torch.linalg.matrix_rank(factors, rtol=1e-6) < 20
     result = compress("note", queries, keys, values, 20)
     close(result.values, (M @ D).double() @ values, 1e-3)
+    tighter = compress("note", queries, keys, values, 20, cutoff=1e-15)
+    assert error(tighter.values, result.values) > 1
 
 
 @pytest.mark.parametrize("copies", [1, 4])
@@ -631,21 +661,24 @@ def test_performer_is_that_of_performer_pytorch(eps, tolerance):
     assert (error(result.attend(queries), theirs) < tolerance).all()
 
 
-def test_nystrom_is_that_of_nystrom_attention():
-    """Their module, with identity weights and without the convolution, run to convergence.
+@pytest.mark.parametrize(("method", "steps"), [("nystrom", 6), ("nystrom, exact", 60)])
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_nystrom_is_that_of_nystrom_attention(method, steps, scale):
+    """Their module, with identity weights and without the convolution: as published, and run to convergence.
 
-    Landmarks agree only where n is a multiple of e: elsewhere theirs pads with zero tokens.
+    With one head, as theirs scales the start of the iteration by the largest of all heads. Landmarks agree only where n is a multiple of e: elsewhere theirs pads with zero tokens.
     """
     from nystrom_attention import NystromAttention
 
-    heads, n, d = 2, 24, 8
+    heads, n, d = 1, 24, 8
     queries, keys, values = problem(1, heads, m=n, n=n, d=d, w=d)
+    queries = scale * queries
     peer = NystromAttention(
         3 * heads * d,
         dim_head=d,
         heads=heads,
         num_landmarks=6,
-        pinv_iterations=60,
+        pinv_iterations=steps,
         residual=False,
     ).double()
     peer.to_qkv.weight.data = torch.eye(3 * heads * d, dtype=F64)
@@ -653,8 +686,19 @@ def test_nystrom_is_that_of_nystrom_attention():
     tokens = torch.cat([part.transpose(1, 2).flatten(2) for part in (queries, keys, values)], -1)
     with torch.no_grad():
         theirs = peer(tokens).unflatten(-1, (heads, d)).transpose(1, 2)
-    ours = compress("nystrom", queries, keys, values, 6).attend(queries)
+    ours = compress(method, queries, keys, values, 6).attend(queries)
     assert (error(ours, theirs) < 1e-9).all()
+
+
+def test_the_iterated_inverse_is_one_only_after_more_steps():
+    queries, keys, values = problem(3)
+    six, exact = (
+        compress(name, queries, keys, values, 6) for name in ("nystrom", "nystrom, exact")
+    )
+    assert (error(six.attend(queries), exact.attend(queries)) > 1e-3).all()
+    # Head by head: the scale of one head's start doesn't touch the others.
+    alone = compress("nystrom", queries[1], keys[1], values[1], 6)
+    close(six.values[1], alone.values)
 
 
 def test_linformer_is_that_of_the_package():
