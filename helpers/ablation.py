@@ -65,11 +65,10 @@ def layer_row(orthogonal: str = "signed qr", **options: object) -> Row:
     )
 
 
-def peer_row(constrain: Callable[[nn.Linear], object]) -> Row:
-    """A :class:`PeerLayer`, trained as the row "one-cycle exponential"."""
-    return lambda X, seed: descend(
-        PeerLayer(*X.shape, constrain, seed=seed), X, scale=True, **FASTER
-    )
+def peer_row(constrain: Callable[[nn.Linear], object], **options: object) -> Row:
+    """A :class:`PeerLayer`, trained as the row "one-cycle exponential" but for ``options``."""
+    options = {"scale": True, **FASTER, **options}
+    return lambda X, seed: descend(PeerLayer(*X.shape, constrain, seed=seed), X, **options)
 
 
 SIGNED, FREE = {"orthogonal": "signed qr"}, {"sigma": "free"}
@@ -92,10 +91,13 @@ ROWS: dict[str, Row] = {
     "one-cycle QR": layer_row(**FASTER),
     "one-cycle Cayley": layer_row("cayley", **FASTER),
     "one-cycle exponential": layer_row("exponential", **FASTER),
+    "one-cycle Householder": layer_row("householder", **FASTER),
     "torch parametrization": peer_row(orthogonal),
+    "torch, higher rate": peer_row(orthogonal, learning_rate=0.3),
     "geotorch": peer_row(lambda linear: geotorch.orthogonal(linear, "weight")),
     "Cayley, Σ eliminated": layer_row("cayley", **FASTER, eliminate=True),
     "L-BFGS, Σ eliminated": layer_row(optimizer="lbfgs", steps=40, eliminate=True),
+    "L-BFGS Cayley, Σ eliminated": layer_row("cayley", optimizer="lbfgs", steps=40, eliminate=True),
     "Gauss–Newton (default)": lambda X, seed: fit(FactorizationLayer(*X.shape, seed=seed), X),
 }
 """Every row's training, from a target and a seed."""

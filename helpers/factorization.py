@@ -59,6 +59,11 @@ class Fit:
     seconds: float
 
 
+STREAM = 2_000_003
+"""Added to a layer's seed. In the stream of :func:`helpers.nulls.gaussian` it would start at the singular
+vectors of a target that is made from the same seed."""
+
+
 class FactorizationLayer(nn.Module):
     """U diag(S) Vᵀ for one matrix of ``rows`` × ``columns``, with U and V orthonormal at every step.
 
@@ -97,7 +102,7 @@ class FactorizationLayer(nn.Module):
             if value not in tuple(allowed):
                 raise ValueError(f"{name} must be one of {tuple(allowed)}, not {value!r}")
         self.orthogonal, self.sigma = orthogonal, sigma
-        generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
+        generator = torch.Generator().manual_seed(STREAM + integer(seed, "seed", least=0))
 
         def parameter(size: int, square: bool = False) -> nn.Parameter:
             shape = (size, size if square else self.rank)

@@ -86,6 +86,11 @@ def largest(S: Float[Tensor, "values"]) -> Int64[Tensor, "rank"]:
     return torch.arange(RANK)
 
 
+def leading(rank: int) -> Keep:
+    """The ``rank`` largest."""
+    return lambda S: torch.arange(rank)
+
+
 def smallest(S: Float[Tensor, "values"]) -> Int64[Tensor, "rank"]:
     """The RANK smallest."""
     return torch.arange(len(S) - RANK, len(S))
@@ -105,12 +110,17 @@ ARMS: dict[str, tuple[dict[str, int], int | None, Callable[[int], Keep] | None]]
     "large σ pruned": (SHAPE, PRUNE_AT, lambda seed: smallest),
     "low rank from the start": (SHAPE, 0, lambda seed: largest),
     "narrower": (NARROW, None, None),
+    "24 of 48 kept": (SHAPE, PRUNE_AT, lambda seed: leading(24)),
+    "36 of 48 kept": (SHAPE, PRUNE_AT, lambda seed: leading(36)),
+    "44 of 48 kept": (SHAPE, PRUNE_AT, lambda seed: leading(44)),
+    "all 48 kept": (SHAPE, PRUNE_AT, lambda seed: leading(48)),
 }
 """Name → shape of the decoder, the step at which it is pruned, and what is kept (None: everything).
 
 "full, new optimizer" only starts the optimizer anew, as every pruned arm must.
 "low rank from the start" begins with the truncated SVD of the same random start (the spectral
-initialisation of Khodak et al. 2021).
+initialisation of Khodak et al. 2021). "all 48 kept" prunes nothing: it trains the two factors of every
+matrix in place of their product, as all pruned arms do.
 """
 
 

@@ -1,8 +1,8 @@
 """A stack of universal layers on a real task: which class of operators does each depth choose?
 
 ``python -m helpers.stack`` (about half an hour on two cores) writes ``helpers/data/stack.json``: for both tasks
-and their permuted nulls the gates, losses and ablations of ten stacks, and for both tasks the losses
-of ten stacks of each class alone.
+and their permuted nulls the gates, losses and ablations of ten stacks, for both tasks the losses
+of ten stacks of each class alone, and the same for a control that a Fourier transform solves.
 """
 
 import json
@@ -19,6 +19,7 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from helpers.cases import hartley
 from helpers.checks import integer, one_of, real_number
 from helpers.decoder import BYTES, encode, heldout_text, training_text
 from helpers.universal import CLASSES, SETTLED, UniversalLayer
@@ -93,6 +94,23 @@ def characters(seed: int) -> Task:
 
 
 TASKS: dict[str, Callable[[int], Task]] = {"digits": digits, "characters": characters}
+
+
+def transform(seed: int) -> Task:
+    """The control: 64 random grey levels, and at each place the sign of their Hartley transform.
+
+    A butterfly can compute that transform, and the readout its sign. 4000 sequences to
+    train on and 500 to test, drawn from ``seed``.
+    """
+    generator = torch.Generator().manual_seed(CONTROL_SEEDS + integer(seed, "seed", least=0))
+    tokens = torch.randint(17, (4500, TOKENS), generator=generator)
+    labels = ((tokens - 8.0) @ hartley(TOKENS).float() > 0).long()
+    return Task("transform", tokens[500:], labels[500:], tokens[:500], labels[:500], 17, 2)
+
+
+CONTROLS = {"transform": transform}
+CONTROL_SEEDS = 3_000_003
+"""Added to the seed of a control's data, so that the stack's start doesn't use its draws."""
 
 
 class Stack(nn.Module):
@@ -211,9 +229,9 @@ def task_of(name: str, seed: int) -> Task:
 
     Raises ValueError for any other name.
     """
-    one_of(name, "name", [*TASKS, *(f"{task}, permuted" for task in TASKS)])
+    one_of(name, "name", [*TASKS, *(f"{task}, permuted" for task in TASKS), *CONTROLS])
     base, _, permuted = name.partition(", ")
-    task = TASKS[base](seed)
+    task = {**TASKS, **CONTROLS}[base](seed)
     return task.permuted(seed) if permuted else task
 
 
@@ -255,6 +273,12 @@ if __name__ == "__main__":
         for seed in range(SEEDS)
     ]
     jobs += [(task, (c,), seed) for task in TASKS for c in CLASSES for seed in range(SEEDS)]
+    jobs += [
+        (task, classes, seed)
+        for task in CONTROLS
+        for classes in (CLASSES, ("butterfly",))
+        for seed in range(SEEDS)
+    ]
     with ProcessPoolExecutor(2) as processes:
         done = list(tqdm(processes.map(run, jobs), "stacks", total=len(jobs)))
     results: dict = {}

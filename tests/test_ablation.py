@@ -169,7 +169,17 @@ WANTED = {
         OURS | {"orthogonal": "exponential"},
         SCALED | SPEED,
     ),
+    "one-cycle Householder": (
+        FactorizationLayer,
+        OURS | {"orthogonal": "householder"},
+        SCALED | SPEED,
+    ),
     "torch parametrization": (PeerLayer, OURS | {"orthogonal": "peer"}, SCALED | SPEED),
+    "torch, higher rate": (
+        PeerLayer,
+        OURS | {"orthogonal": "peer"},
+        SCALED | SPEED | {"learning_rate": 0.3},
+    ),
     "geotorch": (PeerLayer, OURS | {"orthogonal": "peer"}, SCALED | SPEED),
     "Cayley, Σ eliminated": (
         FactorizationLayer,
@@ -179,6 +189,11 @@ WANTED = {
     "L-BFGS, Σ eliminated": (
         FactorizationLayer,
         OURS,
+        SCALED | {"optimizer": "lbfgs", "steps": 40, "eliminate": True},
+    ),
+    "L-BFGS Cayley, Σ eliminated": (
+        FactorizationLayer,
+        OURS | {"orthogonal": "cayley"},
         SCALED | {"optimizer": "lbfgs", "steps": 40, "eliminate": True},
     ),
     "Gauss–Newton (default)": (FactorizationLayer, OURS, {}),

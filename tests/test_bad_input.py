@@ -1110,7 +1110,9 @@ def test_unknown_task(name):
 
 @pytest.mark.parametrize("arm", ["dense", "", None])
 def test_unknown_arm(arm):
-    with pytest.raises(ValueError, match=f"^arm must be one of 'full', .*'narrower', not {arm!r}"):
+    with pytest.raises(
+        ValueError, match=f"^arm must be one of 'full', .*'all 48 kept', not {arm!r}"
+    ):
         pruning.run((arm, 0), steps=1)
 
 

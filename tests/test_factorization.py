@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from helpers import factorization
+from helpers.ablation import overlap
 from helpers.cases import NOTE_CASES, note_targets
 from helpers.factorization import (
     SIGMAS,
@@ -643,3 +644,18 @@ def test_long_training_shows_one(train, progress, monkeypatch, capsys):
     monkeypatch.setattr(factorization, "tqdm", at_once)
     train(FactorizationLayer(5, 4), gaussian(5, 4), steps=5, progress=progress)
     assert ("0/5" in capsys.readouterr().err) == progress
+
+
+@pytest.mark.parametrize("layer", [NoteRecipe, FactorizationLayer])
+def test_a_layer_knows_nothing_of_the_target_of_its_seed(layer):
+    """Both are drawn from seeds, and with the same draws a layer would start at the answer."""
+    with torch.no_grad():
+        starts = [layer(32, 32, seed=seed)() for seed in range(20)]
+    targets = [note_targets(seed)["low rank"] for seed in range(20)]
+    found = [overlap(*pair) for pair in zip(starts, targets, strict=True)]
+    assert max(found) < 0.5
+    assert sum(found) / 20 == pytest.approx(4 / 32, abs=0.05)
+    raw = gaussian(32, 32, seed=3)
+    start = layer(32, 32, seed=3).left
+    cosine = (raw * start).sum() / raw.norm() / start.norm()
+    assert abs(cosine) < 0.2

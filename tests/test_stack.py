@@ -79,7 +79,20 @@ def test_characters_hide_ten_bytes_of_windows_of_the_texts():
         assert (share - 10 / 64).abs().max() < 5 * (10 / 64 / len(hidden)) ** 0.5
 
 
-@pytest.mark.parametrize("make", TASKS.values(), ids=TASKS)
+def test_the_controls_labels_are_a_fourier_transform():
+    task = stacks.transform(3)
+    tokens = torch.cat([task.test_tokens, task.tokens]).double() - 8
+    spectrum = torch.fft.fft(tokens)
+    sign = (spectrum.real - spectrum.imag) / 8  # Hartley's transform, orthonormal
+    labels = torch.cat([task.test_labels, task.labels])
+    clear = sign.abs() > 1e-3
+    assert clear.float().mean() > 0.99
+    assert torch.equal(labels[clear], (sign > 0)[clear].long())
+    assert (task.tokens.shape, task.test_tokens.shape) == ((4000, 64), (500, 64))
+    assert torch.equal(task_of("transform", 3).tokens, task.tokens)
+
+
+@pytest.mark.parametrize("make", [*TASKS.values(), stacks.transform], ids=[*TASKS, "transform"])
 def test_tasks_are_functions_of_the_seed(make):
     first, again, other = make(0), make(0), make(1)
     for part in ("tokens", "labels", "test_tokens", "test_labels"):
@@ -281,7 +294,9 @@ def test_the_stored_stacks_are_complete():
     results = stacks.load_results()
     everything = {f"{task}{null}/all" for task in TASKS for null in ("", ", permuted")}
     alone = {f"{task}/{name}" for task in TASKS for name in CLASSES}
-    assert set(results) == everything | alone
+    controls = {"transform/all", "transform/butterfly"}
+    assert set(results) == everything | alone | controls
+    everything.add("transform/all")
     for label, runs in results.items():
         assert len(runs) == stacks.SEEDS == 10
         classes = 4 if label in everything else 1
@@ -380,12 +395,28 @@ def numel_of(arm):
     return sum(p.numel() for p in decoder.parameters())
 
 
+KEPT = {24: "24 of 48 kept", 36: "36 of 48 kept", 44: "44 of 48 kept", 48: "all 48 kept"}
+
+
+@pytest.mark.parametrize("rank", KEPT)
+def test_so_many_of_the_largest_are_kept(rank):
+    decoder, plain = (Decoder(seed=0, **pruning.SHAPE) for _ in range(2))
+    prune(decoder, ARMS[KEPT[rank]][2](0))
+    product, matrix = decoder.blocks[1].W_V, plain.blocks[1].W_V.detach()
+    kept = (torch.eye(48) @ product).detach()
+    U, S, Vh = torch.linalg.svd(matrix)
+    torch.testing.assert_close(kept, U[:, :rank] * S[:rank] @ Vh[:rank], atol=1e-5, rtol=0)
+
+
 def test_arms_have_nearly_equal_parameters():
     sizes = {arm: numel_of(arm) for arm in ARMS}
     full, narrower = sizes.pop("full"), sizes.pop("narrower")
     assert sizes.pop("full, new optimizer") == full
+    kept = {rank: sizes.pop(name) for rank, name in KEPT.items()}
     assert len(set(sizes.values())) == 1
     pruned = sizes["small σ pruned"]
+    assert pruned < kept[24] < kept[36] < kept[44] < kept[48]
+    assert (kept[48] - kept[24]) / 24 == (kept[36] - pruned) / 24
     assert narrower == pytest.approx(pruned, rel=0.02)
     assert pruned < 0.5 * full
 
