@@ -17,7 +17,6 @@ export OMP_WAIT_POLICY ?= PASSIVE
 ENVIRONMENT_FILES := requirements.txt constraints.txt pyproject.toml
 INSTALLED := $(VENV)/.installed-$(shell cat $(ENVIRONMENT_FILES) | cksum | cut -d ' ' -f 1)
 
-.PHONY: help book pdf test lab notebooks results bench moved mutants lighthouse environment frontend site browser lint clean distclean
 
 help:
 	@echo "make book       build the site into _build/html"
@@ -28,7 +27,6 @@ help:
 	@echo "make results    make the precomputed results in helpers/data again (about four hours)"
 	@echo "make bench      time every method against its rivals (about a quarter of an hour)"
 	@echo "make moved      list the numbers that move between one thread and two, against their tolerances"
-	@echo "make mutants    change the helpers in small ways and see whether a test fails (PART=0:0.05, about an hour)"
 	@echo "make lighthouse  measure every page of the built site with Lighthouse (about half an hour)"
 	@echo "make clean      remove the built site;  make distclean  remove the environment too"
 
@@ -67,10 +65,6 @@ results: environment
 	$(BIN)/python -m helpers.stack
 	$(BIN)/python -m helpers.pruning
 
-# A part of all mutants: their numbers in [0, 1) stay, so 0.5:0.51 are others than 0:0.01. MODULES names some.
-PART ?= 0:0.05
-mutants: environment
-	$(BIN)/python tools/mutants.py --part $(PART) $(MODULES)
 
 moved: environment
 	OMP_NUM_THREADS=1 $(BIN)/python tools/moved_numbers.py record _build/moved/one.json

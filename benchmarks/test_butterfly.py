@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.butterfly import Butterfly, bit_reversal, cooley_tukey, dft
-from helpers.nulls import gaussian
+from helpers.layers import Butterfly, cooley_tukey
+from helpers.maths import bit_reversal
+from experiments.transform_search import dft
+from helpers.maths import gaussian
 
 SIZES = (64, 128, 256, 512, 1024, 2048, 4096)
 WIDTH, ROUNDS = 64, 9

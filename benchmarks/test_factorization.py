@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.ablation import ROWS
-from helpers.factorization import FactorizationLayer, NoteRecipe, fit
-from helpers.nulls import gaussian
+from experiments.recipe_ablation import ROWS
+from helpers.layers import FactorizationLayer, NoteRecipe, fit
+from helpers.maths import gaussian
 
 SIZES = (8, 16, 32, 64)
 ROUNDS = 5

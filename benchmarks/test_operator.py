@@ -6,8 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.factorization import Factors
-from helpers.operator import FactorizationOperator, known_matrices, trained_operator
+from helpers.layers import Factors
+from helpers.layers import FactorizationOperator
+from helpers.maths import known_matrices
+from experiments.svd_training import trained_operator
 
 SIZES = (32, 64, 128, 256, 512, 1024)
 ROUNDS = 7

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.attention import attention_weights
-from helpers.nulls import gaussian
-from helpers.spectrum import spectrum
+from helpers.maths import attention_weights
+from helpers.maths import gaussian
+from helpers.maths import spectrum
 
 SIZES = (32, 64, 128, 256, 512)
 HEADS, ROUNDS = 72, 5

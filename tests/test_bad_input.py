@@ -6,28 +6,50 @@ import numpy as np
 import pytest
 import torch
 
-from helpers import butterfly, cases, choosing, pruning, universal
-from helpers.attention import attention, attention_weights, causal_mask
-from helpers.butterfly import (
-    GOALS,
+from experiments import class_choice as choosing
+from experiments import early_pruning as pruning
+from experiments.layer_stacks import Stack, Task, characters, task_of
+from experiments.layer_stacks import train as stack_training
+from experiments.svd_training import train, trained_operator
+from experiments.transform_search import GOALS, SoftPermutation, learn_permutation
+from helpers.data import cases, note_targets
+from helpers.layers import (
+    CLASSES,
+    METHODS,
+    ORACLES,
     Butterfly,
-    SoftPermutation,
-    bit_reversal,
+    FactorizationLayer,
+    FactorizationOperator,
+    NoteRecipe,
+    UniversalLayer,
+    butterfly,
+    compress,
     cooley_tukey,
-    learn_permutation,
+    descend,
+    excess_error,
+    fit,
+    gauss_newton,
     rank_one_bound,
+    universal,
 )
-from helpers.cases import note_targets
-from helpers.checks import integer, one_of, real_number, real_tensor
-from helpers.diagnostics import diagnose, input_dependence
-from helpers.factorization import FactorizationLayer, NoteRecipe, descend, fit, gauss_newton
-from helpers.low_rank import METHODS, ORACLES, compress
-from helpers.nulls import gaussian, random_attention, shuffle_within_rows
-from helpers.operator import FactorizationOperator, excess_error, train, trained_operator
-from helpers.spectrum import distance_to_rank_one, spectrum, truncate
-from helpers.stack import Stack, Task, characters, task_of
-from helpers.stack import train as stack_training
-from helpers.universal import CLASSES, UniversalLayer
+from helpers.maths import (
+    attention,
+    attention_weights,
+    bit_reversal,
+    causal_mask,
+    diagnose,
+    distance_to_rank_one,
+    gaussian,
+    input_dependence,
+    integer,
+    one_of,
+    random_attention,
+    real_number,
+    real_tensor,
+    shuffle_within_rows,
+    spectrum,
+    truncate,
+)
 
 GOOD = torch.eye(3, dtype=torch.float64)
 NAN = GOOD.clone()

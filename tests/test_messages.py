@@ -7,8 +7,7 @@ import pytest
 import torch
 import yaml
 
-from helpers import claims, explore, figures
-from helpers.exercises import check
+from helpers.page import check, claims, explore, figures
 
 pytestmark = pytest.mark.bad_input
 ENTRY = {

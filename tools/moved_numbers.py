@@ -28,7 +28,7 @@ from pathlib import Path
 import nbformat
 from run_notebooks import ROOT, all_notebooks, execute
 
-from helpers import claims
+from helpers.page import claims
 
 # Run by IPython when a kernel starts: every bound number also goes to a file, unrounded.
 RECORDER = """

@@ -34,7 +34,7 @@ from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
 from sphinx.util.docutils import SphinxDirective
 
-from helpers import claims
+from helpers.page import claims
 
 LEDGER_PAGE = "book/ledger"
 FILTERED = ("note", "verdict", "kind", "chapter")

@@ -6,7 +6,7 @@ import pytest
 from conftest import Visit
 from playwright.sync_api import Browser, Page
 
-from helpers import claims
+from helpers.page import claims
 
 LEDGER = list(claims.ledger().values())
 

@@ -13,7 +13,7 @@ from conftest import DOCUMENTS, ROOT, SITE
 from pypdf import PageObject, PdfReader
 from pypdf.generic import DictionaryObject, IndirectObject
 
-from helpers import claims
+from helpers.page import claims
 
 PDF = SITE / "attention-factorized.pdf"
 LEAST_PAGES = 150

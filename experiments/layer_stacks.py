@@ -1,0 +1,291 @@
+"""A stack of universal layers on a real task: which class of operators does each depth choose?
+
+``python -m helpers.stack`` (about half an hour on two cores) writes ``helpers/data/stack.json``: for both tasks
+and their permuted nulls the gates, losses and ablations of ten stacks, for both tasks the losses
+of ten stacks of each class alone, and the same for a control that a Fourier transform solves.
+"""
+
+import json
+import math
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from helpers.data import encode, heldout_text, training_text
+from helpers.layers import CLASSES, SETTLED, UniversalLayer
+from helpers.maths import hartley, integer, one_of, real_number
+from helpers.models import BYTES
+
+RESULTS = Path(__file__).parent / "results" / "layer_stacks.json"
+SEEDS = 10
+PRICE = 0.02
+"""Bits of loss for an open class of 1000 free parameters."""
+TOKENS, WIDTH, LAYERS = 64, 16, 4
+SIZES = {"rank": 8, "taps": 63, "depthwise": True, "heads": 4}
+"""About a thousand free parameters for each class at 64 tokens of width 16."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """Token sequences with labels; a label per sequence, or one per token (−1: none)."""
+
+    name: str
+    tokens: Int64[Tensor, "samples n"]
+    labels: Int64[Tensor, "samples"] | Int64[Tensor, "samples n"]
+    test_tokens: Int64[Tensor, "tests n"]
+    test_labels: Int64[Tensor, "tests"] | Int64[Tensor, "tests n"]
+    symbols: int
+    classes: int
+
+    def permuted(self, seed: int) -> "Task":
+        """The same with all tokens of a sequence in one random order: the null for anything about places."""
+        order = torch.randperm(self.tokens.shape[1], generator=torch.Generator().manual_seed(seed))
+
+        def moved(part: Tensor) -> Tensor:
+            return part[:, order] if part.ndim == 2 else part
+
+        parts = map(moved, (self.tokens, self.labels, self.test_tokens, self.test_labels))
+        return Task(f"{self.name}, permuted", *parts, self.symbols, self.classes)
+
+
+def digits(seed: int) -> Task:
+    """scikit-learn's 8×8 digits (Alpaydin & Kaynak 1998), read row by row as 64 tokens of 17 grey levels.
+
+    1397 images to train on and 400 to test, split at random from ``seed``.
+    """
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    tokens, labels = torch.tensor(images).long()[order], torch.tensor(labels).long()[order]
+    return Task("digits", tokens[400:], labels[400:], tokens[:400], labels[:400], 17, 10)
+
+
+def characters(seed: int) -> Task:
+    """Windows of 64 bytes of documentation text in which 10 bytes are hidden and have to be guessed.
+
+    4000 windows of the decoder's training text, 500 of its held-out text; windows and hidden places
+    are drawn from ``seed``. A hidden byte is the symbol 256.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(text: str, count: int) -> tuple[Tensor, Tensor]:
+        stream = encode(text)
+        starts = torch.randint(len(stream) - TOKENS, (count, 1), generator=generator)
+        windows = stream[starts + torch.arange(TOKENS)]
+        hidden = torch.rand(count, TOKENS, generator=generator).argsort(1) < 10
+        return windows.masked_fill(hidden, BYTES), windows.masked_fill(~hidden, -1)
+
+    return Task(
+        "characters",
+        *draw(training_text(), 4000),
+        *draw(heldout_text(), 500),
+        BYTES + 1,
+        BYTES,
+    )
+
+
+TASKS: dict[str, Callable[[int], Task]] = {"digits": digits, "characters": characters}
+
+
+def transform(seed: int) -> Task:
+    """The control: 64 random grey levels, and at each place the sign of their Hartley transform.
+
+    A butterfly can compute that transform, and the readout its sign. 4000 sequences to
+    train on and 500 to test, drawn from ``seed``.
+    """
+    generator = torch.Generator().manual_seed(CONTROL_SEEDS + integer(seed, "seed", least=0))
+    tokens = torch.randint(17, (4500, TOKENS), generator=generator)
+    labels = ((tokens - 8.0) @ hartley(TOKENS).float() > 0).long()
+    return Task("transform", tokens[500:], labels[500:], tokens[:500], labels[:500], 17, 2)
+
+
+CONTROLS = {"transform": transform}
+CONTROL_SEEDS = 3_000_003
+"""Added to the seed of a control's data, so that the stack's start doesn't use its draws."""
+
+
+class Stack(nn.Module):
+    """Blocks of x + mix(LN x) and x + MLP(LN x), where mix is a :class:`UniversalLayer` over the tokens."""
+
+    def __init__(
+        self, task: Task, *, classes: tuple[str, ...] = CLASSES, layers: int = LAYERS, seed: int = 0
+    ) -> None:
+        super().__init__()
+        layers, seed = integer(layers, "layers", least=1), integer(seed, "seed", least=0)
+        n = task.tokens.shape[1]
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.symbols = nn.Embedding(task.symbols, WIDTH)
+            self.places = nn.Parameter(torch.randn(n, WIDTH))
+            self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(2 * layers))
+            self.mlps = nn.ModuleList(
+                nn.Sequential(nn.Linear(WIDTH, 2 * WIDTH), nn.GELU(), nn.Linear(2 * WIDTH, WIDTH))
+                for _ in range(layers)
+            )
+            self.readout = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, task.classes))
+        self.mixers = nn.ModuleList(
+            UniversalLayer(
+                n,
+                WIDTH,
+                classes=classes,
+                price=1.0,
+                seed=100 * seed + layer,
+                dtype=torch.float32,
+                **SIZES,
+            )
+            for layer in range(layers)
+        )
+
+    def forward(
+        self, tokens: Tensor, generator: torch.Generator | None = None, without: int | None = None
+    ) -> Tensor:
+        """Logits per sequence and token; layer ``without`` mixes nothing.
+
+        Raises ValueError unless 0 ≤ ``without`` < layers.
+        """
+        if without is not None:
+            without = integer(without, "without", least=0, most=len(self.mixers) - 1)
+        x = self.symbols(tokens) + self.places
+        for layer, (mixer, mlp) in enumerate(zip(self.mixers, self.mlps, strict=True)):
+            if layer != without:
+                x = x + mixer(self.norms[2 * layer](x), generator)
+            x = x + mlp(self.norms[2 * layer + 1](x))
+        return self.readout(x)
+
+
+def loss_of(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy in bits; per-sequence labels are read from the mean over the tokens."""
+    if labels.ndim == 1:
+        logits = logits.mean(1)
+    flat = logits.flatten(0, -2), labels.flatten()
+    return nn.functional.cross_entropy(*flat, ignore_index=-1) / math.log(2)
+
+
+def train(
+    stack: Stack,
+    task: Task,
+    *,
+    price: float = PRICE,
+    steps: int = 300,
+    batch: int = 32,
+    learning_rate: float = 1e-2,
+    gate_rate: float = 0.05,
+    seed: int = 0,
+    progress: bool = True,
+) -> None:
+    """Train ``stack`` in place by Adam, one-cycle; leaves it in evaluation mode.
+
+    An open class of 1000 free parameters costs ``price`` bits of loss; the price rises over the first
+    half. ``seed`` draws batches and noise. Raises ValueError for a negative price or seed, steps or a
+    batch below 1, and rates that aren't positive.
+    """
+    price = real_number(price, "price", least=0)
+    steps, batch = integer(steps, "steps", least=1), integer(batch, "batch", least=1)
+    learning_rate = real_number(learning_rate, "learning_rate", above=0)
+    gate_rate = real_number(gate_rate, "gate_rate", above=0)
+    seed = integer(seed, "seed", least=0)
+    gates = [mixer.gate_logits for mixer in stack.mixers]
+    held = {id(gate) for gate in gates}
+    others = [p for p in stack.parameters() if id(p) not in held]
+    optimizer = torch.optim.Adam([{"params": others}, {"params": gates}])
+    rates = [learning_rate, gate_rate]
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)
+    generator = torch.Generator().manual_seed(seed)
+    stack.train()
+    for step in tqdm(range(steps), "stack", disable=not progress, delay=5, leave=False):
+        rows = torch.randint(len(task.tokens), (batch,), generator=generator)
+        optimizer.zero_grad()
+        loss = loss_of(stack(task.tokens[rows], generator), task.labels[rows])
+        cost = sum(mixer.cost() for mixer in stack.mixers) / 1000
+        (loss + price * min(1.0, 2 * step / steps) * cost).backward()
+        nn.utils.clip_grad_norm_(others, 1.0)
+        optimizer.step()
+        schedule.step()
+    stack.eval()
+
+
+@torch.no_grad()
+def measure(stack: Stack, task: Task, without: int | None = None) -> tuple[float, float]:
+    """Test loss in bits per label and the share of labels that are right, with open gates only."""
+    logits = torch.cat([stack(part, without=without) for part in task.test_tokens.split(100)])
+    guesses = (logits.mean(1) if task.test_labels.ndim == 1 else logits).argmax(-1)
+    asked = task.test_labels >= 0
+    right = (guesses == task.test_labels)[asked].float().mean()
+    return float(loss_of(logits, task.test_labels)), float(right)
+
+
+@cache
+def task_of(name: str, seed: int) -> Task:
+    """A task by name; "…, permuted" for its null, in an order drawn from the same seed.
+
+    Raises ValueError for any other name.
+    """
+    one_of(name, "name", [*TASKS, *(f"{task}, permuted" for task in TASKS), *CONTROLS])
+    base, _, permuted = name.partition(", ")
+    task = {**TASKS, **CONTROLS}[base](seed)
+    return task.permuted(seed) if permuted else task
+
+
+def run(job: tuple[str, tuple[str, ...], int]) -> dict[str, object]:
+    """Train one stack of the given classes; a single class is always open and free of charge.
+
+    "gates" π by layer and class; "loss" and "right" on the test data; "ablation": the rise of the
+    loss when a layer mixes nothing.
+    """
+    name, classes, seed = job
+    torch.set_num_threads(1)
+    task = task_of(name, seed)
+    stack = Stack(task, classes=classes, seed=seed)
+    alone = len(classes) == 1
+    if alone:
+        for mixer in stack.mixers:
+            mixer.gate_logits.data.fill_(SETTLED)
+            mixer.gate_logits.requires_grad_(False)
+    train(stack, task, price=0 if alone else PRICE, seed=seed, progress=False)
+    loss, right = measure(stack, task)
+    return {
+        "gates": [mixer.probabilities.tolist() for mixer in stack.mixers],
+        "loss": loss,
+        "right": right,
+        "ablation": [measure(stack, task, without=k)[0] - loss for k in range(LAYERS)],
+    }
+
+
+def load_results() -> dict[str, list[dict]]:
+    """The committed results of :func:`run`: "task/all" or "task/class" → one entry per seed."""
+    return json.loads(RESULTS.read_text(encoding="utf-8"))["results"]
+
+
+if __name__ == "__main__":
+    jobs = [
+        (name, CLASSES, seed)
+        for task in TASKS
+        for name in (task, f"{task}, permuted")
+        for seed in range(SEEDS)
+    ]
+    jobs += [(task, (c,), seed) for task in TASKS for c in CLASSES for seed in range(SEEDS)]
+    jobs += [
+        (task, classes, seed)
+        for task in CONTROLS
+        for classes in (CLASSES, ("butterfly",))
+        for seed in range(SEEDS)
+    ]
+    with ProcessPoolExecutor(2) as processes:
+        done = list(tqdm(processes.map(run, jobs), "stacks", total=len(jobs)))
+    results: dict = {}
+    for (name, classes, _), found in zip(jobs, done, strict=True):
+        label = f"{name}/{'all' if len(classes) > 1 else classes[0]}"
+        rounded = json.loads(json.dumps(found), parse_float=lambda text: round(float(text), 4))
+        results.setdefault(label, []).append(rounded)
+    head = {"command": "python -m helpers.stack", "torch": torch.__version__.split("+")[0]}
+    RESULTS.write_text(json.dumps({**head, "results": results}) + "\n", encoding="utf-8")
+    sys.exit(0)

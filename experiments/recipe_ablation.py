@@ -1,0 +1,210 @@
+"""Chapter 2's ablation: from the note's recipe to a layer that fits, one change at a time.
+
+``python -m helpers.ablation`` (about 15 minutes on two cores) writes ``helpers/data/ablation.json``: for
+each row of ROWS what :func:`run` measures for every seed on each of the note's targets, and
+what the note's recipe does on the way.
+The chapter reads that file and runs several of its rows again, live.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import geotorch
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import orthogonal
+from tqdm import tqdm
+
+from helpers.data import NOTE_CASES, note_targets
+from helpers.layers import FactorizationLayer, Factors, Fit, NoteRecipe, descend, fit
+
+RESULTS = Path(__file__).parent / "results" / "recipe_ablation.json"
+SEEDS = 10
+
+
+class PeerLayer(FactorizationLayer):
+    """A layer whose U and V are weights that another library keeps orthonormal.
+
+    ``constrain`` takes an ``nn.Linear`` and parametrizes its weight.
+    """
+
+    def __init__(
+        self, rows: int, columns: int, constrain: Callable[[nn.Linear], object], *, seed: int
+    ):
+        super().__init__(rows, columns, seed=seed)
+        self.orthogonal = "peer"
+        for name, raw in (("U", self.left), ("V", self.right)):
+            linear = nn.Linear(self.rank, len(raw), bias=False, dtype=raw.dtype)
+            constrain(linear)
+            # Both libraries draw their start from the global generator; ours is set explicitly.
+            linear.weight = torch.linalg.qr(raw.detach()).Q
+            self.add_module(name, linear)
+
+    def orthonormal(self) -> tuple[Tensor, Tensor]:
+        return self.U.weight, self.V.weight
+
+
+Row = Callable[[Tensor, int], Fit]
+FASTER = {"learning_rate": 0.1, "one_cycle": True}
+
+
+def note_row(layer: dict[str, object] | None = None, **options: object) -> Row:
+    """The note's layer with some of its maps replaced, trained by ``descend`` with ``options``."""
+    return lambda X, seed: descend(NoteRecipe(*X.shape, seed=seed, **(layer or {})), X, **options)
+
+
+def layer_row(orthogonal: str = "signed qr", **options: object) -> Row:
+    """A layer with free Σ and a small start on a scaled target, trained by ``descend``."""
+    options = {"scale": True, **options}
+    return lambda X, seed: descend(
+        FactorizationLayer(*X.shape, orthogonal=orthogonal, seed=seed), X, **options
+    )
+
+
+def peer_row(constrain: Callable[[nn.Linear], object], **options: object) -> Row:
+    """A :class:`PeerLayer`, trained as the row "one-cycle exponential" but for ``options``."""
+    options = {"scale": True, **FASTER, **options}
+    return lambda X, seed: descend(PeerLayer(*X.shape, constrain, seed=seed), X, **options)
+
+
+SIGNED, FREE = {"orthogonal": "signed qr"}, {"sigma": "free"}
+ROWS: dict[str, Row] = {
+    "note's recipe": note_row(),
+    "only faster": note_row(**FASTER),
+    "only scaled": note_row(scale=True),
+    "only signed QR": note_row(SIGNED),
+    "only free Σ": note_row(FREE),
+    "all four": note_row(SIGNED | FREE, scale=True, **FASTER),
+    "all but faster": note_row(SIGNED | FREE, scale=True),
+    "all but scaled": note_row(SIGNED | FREE, **FASTER),
+    "all but signed QR": note_row(FREE, scale=True, **FASTER),
+    "all but free Σ": note_row(SIGNED, scale=True, **FASTER),
+    "… with |Σ|": note_row(SIGNED | {"sigma": "absolute"}, scale=True),
+    "… small start": layer_row(),
+    "… Cayley map": layer_row("cayley"),
+    "… matrix exponential": layer_row("exponential"),
+    "… Householder": layer_row("householder"),
+    "one-cycle QR": layer_row(**FASTER),
+    "one-cycle Cayley": layer_row("cayley", **FASTER),
+    "one-cycle exponential": layer_row("exponential", **FASTER),
+    "one-cycle Householder": layer_row("householder", **FASTER),
+    "torch parametrization": peer_row(orthogonal),
+    "torch, higher rate": peer_row(orthogonal, learning_rate=0.3),
+    "geotorch": peer_row(lambda linear: geotorch.orthogonal(linear, "weight")),
+    "Cayley, Σ eliminated": layer_row("cayley", **FASTER, eliminate=True),
+    "L-BFGS, Σ eliminated": layer_row(optimizer="lbfgs", steps=40, eliminate=True),
+    "L-BFGS Cayley, Σ eliminated": layer_row("cayley", optimizer="lbfgs", steps=40, eliminate=True),
+    "Gauss–Newton (default)": lambda X, seed: fit(FactorizationLayer(*X.shape, seed=seed), X),
+}
+"""Every row's training, from a target and a seed."""
+
+
+def run(seed: int) -> dict[str, dict[str, dict[str, float]]]:
+    """What every row does on each target; ``seed`` draws the targets and the start.
+
+    "errors": the relative error; "sigma": the largest error of a learned singular value over σ₁;
+    "seconds". All rows take turns on each target, so that a machine's changing load hits them alike.
+    """
+    torch.set_num_threads(1)
+    results: dict = {}
+    for case, target in note_targets(seed).items():
+        true = torch.linalg.svdvals(target)
+        for row, train in ROWS.items():
+            done = train(target, seed)
+            learned = done.singular_values[-1].sort(descending=True).values
+            results.setdefault(case, {})[row] = {
+                "errors": done.relative_error,
+                "sigma": float((learned - true).abs().max() / true[0]),
+                "seconds": done.seconds,
+            }
+    return results
+
+
+def flips(path: Float[Tensor, "steps m r"]) -> int:
+    """How often, from one step to the next, a column of U turned to its opposite half-space."""
+    return int(((path[1:] * path[:-1]).sum(dim=1) < 0).sum())
+
+
+def overlap(factors: Factors, target: Float[Tensor, "m n"], rank: int = 4) -> float:
+    """Mean squared cosine between the leading ``rank`` learned and true left singular directions.
+
+    1 if both span the same space; rank/m on average for a random space.
+    """
+    learned = factors.U[:, factors.S.argsort(descending=True)[:rank]]
+    true = torch.linalg.svd(target).U[:, :rank]
+    return float(torch.linalg.matrix_norm(true.T @ learned) ** 2 / rank)
+
+
+def run_recipe(target: Float[Tensor, "n n"], seed: int) -> tuple[Fit, dict[str, float]]:
+    """Train the note's layer; returns the fit and what happened on the way.
+
+    "flips" of the columns of U; "soft" steps, at which ‖UᵀU − I‖_F > 1e-12; how far a parameter of Σ
+    "moved" at most; at the end the "overlap" with the true leading four directions and the share of
+    Σσ² in the "top four".
+    """
+    layer, path = NoteRecipe(*target.shape, seed=seed), []
+    start = layer.middle.detach().clone()
+    result = descend(layer, target, watch=lambda factors: path.append(factors.U), progress=False)
+    steps = torch.stack(path)
+    factors = Factors(*(part.detach() for part in (layer().U, layer().S, layer().V)))
+    identity = torch.eye(layer.rank, dtype=start.dtype)
+    energy = factors.S.sort(descending=True).values.square()
+    return result, {
+        "flips": flips(steps),
+        "soft": int((torch.linalg.matrix_norm(steps.mT @ steps - identity) > 1e-12).sum()),
+        "moved": float((layer.middle.detach() - start).abs().max()),
+        "overlap": overlap(factors, target),
+        "top four": float(energy[:4].sum() / energy.sum()),
+    }
+
+
+def watch_recipe(seeds: int = SEEDS) -> dict[str, dict[str, list[float]]]:
+    """What :func:`run_recipe` saw on each target, one number per seed."""
+    seen: dict = {case: {} for case in NOTE_CASES}
+    for seed in tqdm(range(seeds), "recipe"):
+        for case, target in note_targets(seed).items():
+            for name, value in run_recipe(target, seed)[1].items():
+                seen[case].setdefault(name, []).append(float(f"{value:.4g}"))
+    return seen
+
+
+def load_recipe() -> dict[str, dict[str, list[float]]]:
+    """The committed results of :func:`watch_recipe`: targets → names → one number per seed."""
+    return json.loads(RESULTS.read_text(encoding="utf-8"))["recipe"]
+
+
+def load_ablation() -> dict[str, dict[str, dict[str, list[float]]]]:
+    """The committed results: rows → targets → the names of :func:`run`, one number per seed."""
+    return json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
+
+
+def write(head: dict, rows: dict) -> None:
+    """One line per row, so that a diff shows which row changed."""
+    lines = ",\n".join(
+        f"  {json.dumps(k, ensure_ascii=False)}: {json.dumps(v)}" for k, v in rows.items()
+    )
+    RESULTS.write_text(f'{json.dumps(head)[:-1]}, "rows": {{\n{lines}\n}}}}\n', encoding="utf-8")
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    head = {"command": "python -m helpers.ablation", "torch": torch.__version__.split("+")[0]}
+    watched = watch_recipe()
+    with ProcessPoolExecutor(2) as processes:
+        runs = list(tqdm(processes.map(run, range(SEEDS)), "seeds", total=SEEDS))
+    results = {
+        row: {
+            case: {
+                name: [float(f"{done[case][row][name]:.3g}") for done in runs]
+                for name in ("errors", "sigma", "seconds")
+            }
+            for case in NOTE_CASES
+        }
+        for row in ROWS
+    }
+    write(head | {"recipe": watched}, results)
+    sys.exit(0)

@@ -1,0 +1,223 @@
+"""Gradient descent searches for fast transforms among butterfly products, and for their order."""
+
+import json
+import math
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from jaxtyping import Complex128, Float64, Int64
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from helpers.layers.butterfly import Butterfly, learn_blocks, rank_one_bound, rmse
+from helpers.maths import bit_reversal, gaussian, power_of_two, signed_qr
+from helpers.maths.checks import integer
+
+RESULTS = Path(__file__).parent / "results" / "transform_search.json"
+
+
+SEEDS = 10
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A transform to be found, and the form of the product that should hold it."""
+
+    matrix: Complex128[Tensor, "n n"] | Float64[Tensor, "n n"]
+    form: dict[str, object]
+    """Arguments of :class:`Butterfly`."""
+
+
+def dft(n: int, seed: int = 0) -> Goal:
+    """The unitary DFT, exp(−2πi·jk/n)/√n, after a bit reversal."""
+    n = power_of_two(n)
+    turns = torch.outer(torch.arange(n), torch.arange(n)) % n
+    angle = -2 * math.pi * turns.double() / n
+    matrix = torch.polar(torch.full_like(angle, 1 / math.sqrt(n)), angle)
+    return Goal(matrix, {"input_order": bit_reversal(n)})
+
+
+def hadamard(n: int, seed: int = 0) -> Goal:
+    """Sylvester's Hadamard matrix over √n. It needs no permutation."""
+    n = power_of_two(n)
+    matrix = torch.ones(1, 1, dtype=torch.float64)
+    while len(matrix) < n:
+        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
+    return Goal(matrix / math.sqrt(n), {})
+
+
+def cosine(n: int, seed: int = 0) -> Goal:
+    """The orthonormal DCT-II as the real part of one butterfly product (Makhoul 1980).
+
+    The even places in order, then the odd ones backwards, go through a DFT; a phase per row and the
+    real part give the DCT.
+    """
+    n = power_of_two(n)
+    k, j = torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij")
+    matrix = torch.cos(math.pi * ((2 * j + 1) * k % (4 * n)).double() / (2 * n)) * math.sqrt(2 / n)
+    matrix[0] /= math.sqrt(2)
+    order = torch.cat([torch.arange(0, n, 2), torch.arange(1, n, 2).flip(0)])
+    return Goal(matrix, {"input_order": order[bit_reversal(n)], "real": True})
+
+
+def circular_convolution(n: int, seed: int = 0) -> Goal:
+    """A random circulant matrix of norm √n, as Fᴴ·diag·F: 2L factors with the diagonal inside one of them."""
+    n = power_of_two(n)
+    first = gaussian(n, seed=seed)
+    matrix = torch.stack([first.roll(shift) for shift in range(n)], 1)
+    strides = [2**level for level in range(power_of_two(n).bit_length() - 1)]
+    orders = {"input_order": bit_reversal(n), "output_order": bit_reversal(n)}
+    return Goal(matrix / first.norm(), {"strides": (*strides, *strides[::-1]), **orders})
+
+
+def random_orthogonal(n: int, seed: int = 0) -> Goal:
+    """The negative control: a uniformly distributed orthogonal matrix."""
+    n = power_of_two(n)
+    return Goal(signed_qr(gaussian(n, n, seed=seed)), {"input_order": bit_reversal(n)})
+
+
+GOALS: dict[str, Callable[[int, int], Goal]] = {
+    "DFT": dft,
+    "Hadamard": hadamard,
+    "DCT": cosine,
+    "convolution": circular_convolution,
+    "random orthogonal": random_orthogonal,
+}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How a goal is trained."""
+
+    steps: int = 1000
+    learning_rate: float = 0.1
+
+
+RECIPES = {"DCT": Recipe(4000, 0.2), "convolution": Recipe(4000)}
+"""Where the defaults leave many starts unfinished."""
+
+
+class SoftPermutation(nn.Module):
+    """A product of choices that becomes a permutation as its probabilities become 0 or 1 (Dao et al. 2019, §3.2).
+
+    At every level, on stretches of n, n/2, …, 4 places: (a) even places first, then odd ones; (b) reverse
+    the first half; (c) reverse the second half; each done with probability p: x → p·P x + (1 − p)·x.
+    ``copies`` independent starts near p = ½ are drawn from ``seed``.
+    """
+
+    def __init__(self, n: int, *, copies: int, seed: int = 0) -> None:
+        super().__init__()
+        levels = power_of_two(n).bit_length() - 2
+        generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
+        copies = integer(copies, "copies", least=1)
+        draw = torch.randn(copies, levels, 3, generator=generator, dtype=torch.float64)
+        self.logits = nn.Parameter(draw / 2)
+
+    def forward(self, x: Float64[Tensor, "n width"]) -> Float64[Tensor, "copies n width"]:
+        """The rows of ``x`` in every copy's order, mixed as long as the choices are undecided."""
+        return self._mix(x, self.logits.sigmoid())
+
+    @torch.no_grad()
+    def orders(self) -> Int64[Tensor, "copies n"]:
+        """The nearest permutations: every choice with p > ½ is made."""
+        n = 2 ** (self.logits.shape[1] + 1)
+        places = torch.arange(n, dtype=torch.float64, device=self.logits.device)[:, None]
+        return self._mix(places, (self.logits > 0).double())[..., 0].round().long()
+
+    def _mix(self, x: Tensor, chances: Tensor) -> Tensor:
+        n = x.shape[-2]
+        x = x.expand(len(chances), *x.shape)
+        for level in range(chances.shape[1]):
+            a, b, c = chances[:, level, :, None, None, None].unbind(1)
+            y = x.unflatten(1, (-1, n >> level))
+            y = a * torch.cat([y[:, :, 0::2], y[:, :, 1::2]], 2) + (1 - a) * y
+            first, second = y.chunk(2, 2)
+            first = b * first.flip(2) + (1 - b) * first
+            second = c * second.flip(2) + (1 - c) * second
+            x = torch.cat([first, second], 2).flatten(1, 2)
+        return x
+
+
+def learn_permutation(n: int, *, starts: int = 8, seed: int = 0) -> dict[str, object]:
+    """Find the DFT and the order of its inputs together, from ``starts`` random starts.
+
+    First with soft permutations; then each is rounded and the blocks are trained anew for the best one.
+    Returns "soft" and "bounds", the RMSE and :func:`rank_one_bound` after rounding of every start, the
+    "order" kept (of the least soft RMSE), and the "rmse" with it.
+    """
+    target = dft(n).matrix
+    layer, permutation = (
+        Butterfly(n, copies=starts, seed=seed),
+        SoftPermutation(n, copies=starts, seed=seed),
+    )
+    soft = learn_blocks(layer, target, steps=1000, permutation=permutation, progress=False)[-1]
+    orders = permutation.orders()
+    best = int(soft.argmin())
+    final = Butterfly(n, input_order=orders[best], seed=seed)
+    learn_blocks(final, target, steps=1000, progress=False)
+    return {
+        "soft": soft.tolist(),
+        "bounds": [rank_one_bound(target, order) for order in orders],
+        "order": orders[best].tolist(),
+        "rmse": float(rmse(final, target)),
+    }
+
+
+SIZES = dict.fromkeys(GOALS, (8, 16, 32, 64))
+SIZES["DFT"] += (128, 256, 1024)
+
+
+def run(task: tuple[str, int, int]) -> dict[str, object]:
+    """One goal, size and seed: the RMSE at the end and the seconds; or, for "permutation", what that gave."""
+    name, n, seed = task
+    torch.set_num_threads(1)
+    start = time.perf_counter()
+    if name == "permutation":
+        found = learn_permutation(n, seed=seed)
+        return {**found, "seconds": time.perf_counter() - start}
+    goal, recipe = GOALS[name](n, seed), RECIPES.get(name, Recipe())
+    layer = Butterfly(n, seed=seed, **goal.form)
+    # An exact solution has no error in any column, so a few of them at a time will do.
+    columns = max(64, n // 8) if n > 64 else None
+    steps = 2 * recipe.steps if n in (128, 256) else recipe.steps  # 1024 takes long enough
+    learn_blocks(
+        layer,
+        goal.matrix,
+        steps=steps,
+        learning_rate=recipe.learning_rate,
+        columns=columns,
+        seed=seed,
+        progress=False,
+    )
+    found = {"rmse": float(rmse(layer, goal.matrix)), "seconds": time.perf_counter() - start}
+    if name == "random orthogonal":
+        found["bound"] = rank_one_bound(goal.matrix, goal.form["input_order"]) / math.sqrt(n)
+    return found
+
+
+def load_results() -> dict[str, dict[str, list[dict]]]:
+    """The committed results of :func:`run`: goal → N (a string) → one entry per seed."""
+    return json.loads(RESULTS.read_text(encoding="utf-8"))["results"]
+
+
+if __name__ == "__main__":
+    tasks = [(name, n, seed) for name in GOALS for n in SIZES[name] for seed in range(SEEDS)]
+    tasks += [("permutation", n, seed) for n in (8, 16, 32) for seed in range(SEEDS)]
+    results: dict = {name: {} for name in (*GOALS, "permutation")}
+    # The longest first, so that no process ends much later than the other.
+    tasks.sort(key=lambda task: -task[1] * (2 if task[0] == "convolution" else 1))
+    with ProcessPoolExecutor(2) as processes:
+        done = list(tqdm(processes.map(run, tasks), "butterflies", total=len(tasks)))
+    for (name, n, _), found in sorted(zip(tasks, done, strict=True), key=lambda pair: pair[0]):
+        rounded = json.loads(
+            json.dumps(found), parse_float=lambda text: float(f"{float(text):.3g}")
+        )
+        results[name].setdefault(str(n), []).append(rounded)
+    head = {"command": "python -m helpers.butterfly", "torch": torch.__version__.split("+")[0]}
+    RESULTS.write_text(json.dumps({**head, "results": results}) + "\n", encoding="utf-8")
+    sys.exit(0)

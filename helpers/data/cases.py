@@ -1,0 +1,191 @@
+"""The matrices that the factorization note trains its layer on, and data that stand for their names.
+
+The note gives its layer one matrix per case. The functions below give pairs instead: inputs X, and
+outputs Y = TX + noise of an operator T that acts along the tokens. For attention T depends on X.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float64
+from torch import Tensor
+
+from helpers.maths.attention import attention_weights
+from helpers.maths.checks import integer, real_number
+from helpers.maths.draws import gaussian
+from helpers.maths.matrices import hartley
+
+NOTE_CASES = ("low rank", "convolution", "attention", "Fourier")
+"""What the note says these four matrices stand for."""
+
+
+def note_targets(seed: int, n: int = 32) -> dict[str, Float64[Tensor, "n n"]]:
+    """The note's four n×n targets by the names in NOTE_CASES, Gaussian parts drawn from ``seed``.
+
+    Low rank: AB with A (n×4) and B (4×n). Convolution: yyᵀ, y a Gaussian signal filtered by (.4, 1, .4).
+    Attention: softmax(XXᵀ)X with n = d and no 1/√d. Fourier: ssᵀ with s = sin 5t + ½ sin 11t, which
+    has no randomness. Raises ValueError for n < 4.
+    """
+    n = integer(n, "n", least=4)
+    left, right, tokens, noise = gaussian(4, n, n, seed=seed)
+    kernel = torch.tensor([[[0.4, 1.0, 0.4]]], dtype=torch.float64)
+    filtered = torch.conv1d(noise[None, :1], kernel, padding=1)[0, 0]
+    t = torch.linspace(0, 2 * math.pi, n, dtype=torch.float64)
+    waves = torch.sin(5 * t) + 0.5 * torch.sin(11 * t)
+    matrices = (
+        left[:, :4] @ right[:4],
+        torch.outer(filtered, filtered),
+        torch.softmax(tokens @ tokens.mT, dim=-1) @ tokens,
+        torch.outer(waves, waves),
+    )
+    return dict(zip(NOTE_CASES, matrices, strict=True))
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs and noisy outputs of an operator. Each sample holds ``width`` columns of length n."""
+
+    inputs: Float64[Tensor, "samples n width"]
+    """X: independent standard normal entries."""
+    outputs: Float64[Tensor, "samples n width"]
+    """Y = T X + noise."""
+    operator: Float64[Tensor, "n n"] | None
+    """T, or None where it depends on X."""
+    description: str
+    clean: Float64[Tensor, "samples n width"]
+    """T X, the outputs without noise."""
+    query_key: Float64[Tensor, "width width"] | None = None
+    """W with T(X) = softmax(X W Xᵀ); None where T is fixed."""
+
+    def split(self, samples: int) -> tuple["Case", "Case"]:
+        """The first ``samples`` samples and the rest, of the same operator."""
+        samples = integer(samples, "samples", least=1, most=len(self.inputs) - 1)
+        return tuple(
+            replace(
+                self,
+                inputs=self.inputs[part],
+                outputs=self.outputs[part],
+                clean=self.clean[part],
+            )
+            for part in (slice(samples), slice(samples, None))
+        )
+
+
+def low_rank(
+    n: int = 32,
+    samples: int = 32,
+    noise: float = 0.1,
+    seed: int = 0,
+    *,
+    width: int = 8,
+    rank: int = 4,
+) -> Case:
+    """T = AB/√(n·rank) with Gaussian A (n×rank) and B (rank×n).
+
+    Common to all cases: ``samples`` inputs of n tokens and ``width`` columns, and noise of standard
+    deviation ``noise`` times the root mean square of the clean outputs. All is drawn from ``seed``.
+    Raises ValueError for n < 4, samples or width < 1, noise < 0, and rank outside 1 … n.
+    """
+    n = integer(n, "n", least=4)
+    rank = integer(rank, "rank", least=1, most=n)
+    left, right = gaussian(2, n, rank, seed=seed)
+    operator = left @ right.mT / math.sqrt(n * rank)
+    return _fixed(operator, f"low rank: T = AB of rank {rank}", samples, noise, seed, width)
+
+
+def convolution(
+    n: int = 32,
+    samples: int = 32,
+    noise: float = 0.1,
+    seed: int = 0,
+    *,
+    width: int = 8,
+    kernel: Sequence[float] = (0.4, 1.0, 0.4),
+    circular: bool = False,
+) -> Case:
+    """T_ij = kernel at i − j, centred, with zeros beyond the ends: a Toeplitz matrix.
+
+    With ``circular`` the ends are joined and T is circulant. The kernel has an odd number of taps,
+    at most n, not all zero; otherwise ValueError. For the rest see :func:`low_rank`.
+    """
+    n = integer(n, "n", least=4)
+    if isinstance(kernel, str) or not hasattr(kernel, "__len__"):
+        raise TypeError(f"kernel must be a sequence of numbers, not {kernel!r}")
+    taps = [real_number(tap, "kernel") for tap in kernel]
+    if len(taps) % 2 == 0 or len(taps) > n or not any(taps):
+        raise ValueError(f"kernel must have an odd number of taps, at most n, not {kernel!r}")
+    operator = torch.zeros(n, n, dtype=torch.float64)
+    for shift, tap in enumerate(taps, start=-(len(taps) // 2)):
+        ones = torch.eye(n, dtype=torch.float64).roll(shift, 0)
+        operator += tap * (ones if circular else ones.tril(-shift).triu(-shift))
+    kind = "circular" if circular else "zero-padded"
+    return _fixed(operator, f"{kind} convolution by {tuple(taps)}", samples, noise, seed, width)
+
+
+def fourier(
+    n: int = 32, samples: int = 32, noise: float = 0.1, seed: int = 0, *, width: int = 8
+) -> Case:
+    """T = H, the real Fourier transform of Hartley: H_jk = (cos 2πjk/n + sin 2πjk/n)/√n (Bracewell 1983).
+
+    H is symmetric and orthogonal. For the arguments see :func:`low_rank`.
+    """
+    operator = hartley(integer(n, "n", least=4))
+    return _fixed(operator, "Fourier: T = H, Hartley's transform", samples, noise, seed, width)
+
+
+def attention(
+    n: int = 32,
+    samples: int = 32,
+    noise: float = 0.1,
+    seed: int = 0,
+    *,
+    width: int = 8,
+    rank: int = 4,
+    sharpness: float = 2.0,
+) -> Case:
+    """T(X) = softmax(X W Xᵀ), W = W_q W_kᵀ with Gaussian W_q, W_k (width×rank), scaled to ‖W‖_F = sharpness.
+
+    For i ≠ j the logit x_iᵀ W x_j then has the standard deviation ``sharpness``. The values are the
+    tokens themselves, so that Y = T(X) X. Raises as :func:`low_rank`, with rank at most width, and
+    for sharpness ≤ 0.
+    """
+    n, width = integer(n, "n", least=4), integer(width, "width", least=1)
+    rank = integer(rank, "rank", least=1, most=width)
+    sharpness = real_number(sharpness, "sharpness", above=0)
+    query, key = gaussian(2, width, rank, seed=seed)
+    W = query @ key.mT
+    W = sharpness * W / torch.linalg.matrix_norm(W)
+    inputs, draws = _draw(n, samples, width, seed)
+    clean = attention_weights(inputs @ W, inputs, scale=1.0) @ inputs
+    description = f"attention: T(X) = softmax(X W Xᵀ), W of rank {rank}"
+    return Case(inputs, _noisy(clean, draws, noise), None, description, clean, W)
+
+
+def random_operator(
+    n: int = 32, samples: int = 32, noise: float = 0.1, seed: int = 0, *, width: int = 8
+) -> Case:
+    """T with independent N(0, 1/n) entries: the negative control, without structure. See :func:`low_rank`."""
+    n = integer(n, "n", least=4)
+    operator = gaussian(n, n, seed=seed) / math.sqrt(n)
+    return _fixed(operator, "control: Gaussian T", samples, noise, seed, width)
+
+
+def _fixed(
+    operator: Tensor, description: str, samples: int, noise: float, seed: int, width: int
+) -> Case:
+    inputs, draws = _draw(len(operator), samples, width, seed)
+    clean = operator @ inputs
+    return Case(inputs, _noisy(clean, draws, noise), operator, description, clean)
+
+
+def _draw(n: int, samples: int, width: int, seed: int) -> Float64[Tensor, "2 samples n width"]:
+    """Inputs and unit noise, from a stream that the operator's draw doesn't use."""
+    samples, width = integer(samples, "samples", least=1), integer(width, "width", least=1)
+    return gaussian(2, samples, n, width, seed=integer(seed, "seed", least=0) + 1_000_003)
+
+
+def _noisy(clean: Tensor, draws: Tensor, noise: float) -> Tensor:
+    noise = real_number(noise, "noise", least=0)
+    return clean + noise * clean.square().mean().sqrt() * draws

@@ -1,0 +1,95 @@
+"""The forty texts on which chapter 1 measures attention: ten of each kind."""
+
+import gzip
+import re
+from pathlib import Path
+
+import torch
+from jaxtyping import Int64
+from torch import Tensor
+
+from helpers.maths.checks import integer, one_of
+
+TEXT_KINDS = ("prose", "code", "repeated", "random tokens")
+TEXTS_PER_KIND = 10
+
+# Word pieces of MiniLM's uncased English vocabulary: special and unused ids lie below 999.
+FIRST_WORD_PIECE, VOCABULARY_SIZE = 999, 30522
+
+DATA = Path(__file__).parent
+_SENTENCE = re.compile(r"(?:^|(?<=\. ))[A-Z][^.]{60,140}\.(?= |$)")
+
+
+def text(kind: str, index: int) -> str | Int64[Tensor, "pieces"]:
+    """Text number ``index`` (0 … 9) of a kind; each fills MiniLM's window of 512 word pieces.
+
+    * ``"prose"``: paragraphs of Python's documentation (``pydoc_data.topics``);
+    * ``"code"``: source of Python's standard library;
+    * ``"repeated"``: one sentence of prose text ``index``, over and over;
+    * ``"random tokens"``: 510 word-piece ids, uniform and independent, drawn with seed ``index``.
+
+    The last kind is ids, not a string: decoding them and tokenising the string again would not
+    give the same word pieces.
+
+    Raises ValueError for an unknown ``kind`` or an ``index`` out of range, TypeError for an
+    ``index`` that is not an integer.
+    """
+    one_of(kind, "kind", TEXT_KINDS)
+    index = integer(index, "index", least=0, most=TEXTS_PER_KIND - 1)
+    if kind == "random tokens":
+        return random_word_pieces(510, seed=index)
+    if kind == "repeated":
+        # 60 copies of at least 60 characters: more than 512 word pieces of any English sentence.
+        return " ".join([first_sentence(text("prose", index))] * 60)
+    return (DATA / "texts" / f"{kind}_{index}.txt").read_text(encoding="utf-8")
+
+
+def random_word_pieces(count: int, *, seed: int) -> Int64[Tensor, "count"]:
+    """``count`` ids drawn uniformly from MiniLM's ordinary word pieces (999 … 30521)."""
+    generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
+    count = integer(count, "count", least=1)
+    return torch.randint(FIRST_WORD_PIECE, VOCABULARY_SIZE, (count,), generator=generator)
+
+
+def first_sentence(prose: str) -> str:
+    """The first whole sentence of 60 to 140 characters; ValueError if there is none."""
+    match = _SENTENCE.search(" ".join(prose.split()))
+    if match is None:
+        raise ValueError(f"prose must hold a sentence of 60 to 140 characters: {prose[:60]!r}…")
+    return match.group()
+
+
+def encode(text: str) -> Int64[Tensor, "bytes"]:
+    """The UTF-8 bytes of ``text`` as token ids; ValueError if it is empty."""
+    if not isinstance(text, str):
+        raise TypeError(f"text must be a string, not {type(text).__name__}")
+    if not text:
+        raise ValueError("text must hold at least one character, but it is empty")
+    return torch.tensor(list(text.encode()))
+
+
+def windows(text: str, context: int, count: int) -> Int64[Tensor, "count context_plus_1"]:
+    """``count`` windows of ``context`` + 1 bytes, evenly spread over ``text`` and not overlapping.
+
+    The extra byte is the last target. ValueError when the text is too short for them.
+    """
+    tokens = encode(text)
+    length = integer(context, "context", least=1) + 1
+    count = integer(count, "count", least=1)
+    if len(tokens) < count * length:
+        raise ValueError(
+            f"text must hold count = {count} windows of {length} bytes = {count * length} bytes, "
+            f"not {len(tokens)}"
+        )
+    starts = torch.arange(count) * (len(tokens) // count)
+    return tokens[starts[:, None] + torch.arange(length)]
+
+
+def heldout_text() -> str:
+    """Documentation text that the committed decoders were not trained on."""
+    return (DATA / "heldout.txt").read_text(encoding="utf-8")
+
+
+def training_text() -> str:
+    """Documentation text for training: no paragraph of it stands in :func:`heldout_text`."""
+    return gzip.decompress((DATA / "training.txt.gz").read_bytes()).decode("utf-8")

@@ -1,0 +1,436 @@
+"""Attention to n keys, compressed to e landmarks that serve queries it has never seen.
+
+Nearly every method here ends in one form, softmax(s·qK̂ᵀ + b)V̂ with e keys K̂, e values V̂ and a
+bias b per key, and differs in where these come from. The others need the queries beforehand.
+Notation: queries Q (m×d), keys K (n×d), values V (n×w), A = softmax(s·QKᵀ), s = 1/√d by default.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from scipy.cluster.vq import kmeans2
+from torch import Tensor
+from tqdm import tqdm
+
+from helpers.maths.attention import attention_weights
+from helpers.maths.checks import integer, one_of, real_number, real_tensor
+from helpers.maths.draws import gaussian
+from helpers.maths.orthogonal import signed_qr
+from helpers.maths.spectrum import truncate
+
+TINY = 1e-30
+RIDGE = 1e-8
+"""Of the mean squared weight: what keeps the least-squares values finite."""
+CUTOFF = torch.finfo(torch.float32).eps
+"""Machine epsilon of single precision. Times the larger side of a matrix and its σ₁ it is the default rank
+tolerance of ``torch.linalg.lstsq``."""
+
+
+@dataclass(frozen=True)
+class Landmarks:
+    """softmax(s·qK̂ᵀ + b)V̂, or exp(s·qK̂ᵀ + b)V̂ if not ``normalised``. Serves any queries."""
+
+    name: str
+    keys: Float[Tensor, "*batch e d"]
+    values: Float[Tensor, "*batch e w"]
+    bias: Float[Tensor, "*batch e"]
+    scale: float
+    normalised: bool = True
+
+    @property
+    def parameters(self) -> int:
+        """Stored numbers for each head: e·(d + w + 1)."""
+        e, d = self.keys.shape[-2:]
+        return e * (d + self.values.shape[-1] + 1)
+
+    def attend(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m w"]:
+        """The outputs for ``queries``, in time and memory proportional to m·e."""
+        return self.weights(queries) @ self.values
+
+    def weights(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m e"]:
+        """softmax(s·qK̂ᵀ + b), or the exponential without the normalisation."""
+        real_tensor(queries, "queries", least_dims=2)
+        if queries.shape[-1] != self.keys.shape[-1]:
+            raise ValueError(
+                f"queries must have width {self.keys.shape[-1]}, not {queries.shape[-1]}"
+            )
+        if queries.dtype != self.keys.dtype:
+            raise TypeError(f"queries must have dtype {self.keys.dtype}, not {queries.dtype}")
+        try:
+            torch.broadcast_shapes(queries.shape[:-2], self.keys.shape[:-2])
+        except RuntimeError as error:
+            shapes = f"{tuple(queries.shape[:-2])} and {tuple(self.keys.shape[:-2])}"
+            raise ValueError(f"queries must broadcast with the heads, not {shapes}") from error
+        logits = self.scale * queries @ self.keys.mT + self.bias[..., None, :]
+        return torch.softmax(logits, dim=-1) if self.normalised else logits.exp()
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Outputs for the queries that a method was given; it can't serve others."""
+
+    name: str
+    queries: Float[Tensor, "*batch m d"]
+    outputs: Float[Tensor, "*batch m w"]
+    parameters: int
+    """Stored numbers for each head."""
+
+    def attend(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m w"]:
+        """The stored outputs. Raises ValueError for any other queries than those it was given."""
+        if queries.shape != self.queries.shape or not torch.equal(queries, self.queries):
+            raise ValueError(
+                f"queries must be those that {self.name!r} was given; it can't serve new ones"
+            )
+        return self.outputs
+
+
+Compression = Landmarks | Seen
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What a method gets: checked tensors, and what follows from them."""
+
+    method: str
+    queries: Float[Tensor, "*batch m d"]
+    keys: Float[Tensor, "*batch n d"]
+    values: Float[Tensor, "*batch n w"]
+    rank: int
+    seed: int
+    scale: float
+    mask: Bool[Tensor, "*mask_batch m_or_1 n"] | None
+    progress: bool
+
+    @cached_property
+    def weights(self) -> Float[Tensor, "*batch m n"]:
+        """A."""
+        return attention_weights(self.queries, self.keys, mask=self.mask, scale=self.scale)
+
+    @cached_property
+    def outputs(self) -> Float[Tensor, "*batch m w"]:
+        """AV."""
+        return self.weights @ self.values
+
+    def random(self, *shape: int) -> Float[Tensor, "..."]:
+        """Standard normal numbers, the same for every head."""
+        return gaussian(*shape, seed=self.seed).to(self.keys)
+
+    def landmarks(
+        self, keys: Tensor, values: Tensor, bias: Tensor | None = None, normalised: bool = True
+    ) -> Landmarks:
+        bias = torch.zeros_like(keys[..., 0]) if bias is None else bias
+        return Landmarks(self.method, keys, values, bias, self.scale, normalised)
+
+    def seen(self, outputs: Tensor, parameters: int) -> Seen:
+        return Seen(self.method, self.queries, outputs, parameters)
+
+
+def compress(
+    method: str,
+    queries: Float[Tensor, "*batch m d"],
+    keys: Float[Tensor, "*batch n d"],
+    values: Float[Tensor, "*batch n w"],
+    rank: int,
+    *,
+    seed: int = 0,
+    scale: float | None = None,
+    mask: Bool[Tensor, "*mask_batch m_or_1 n"] | None = None,
+    progress: bool = True,
+    **options: object,
+) -> Compression:
+    """Replace n keys and values by ``rank`` = e of them, head by head.
+
+    ``method`` is a key of METHODS. ``queries`` are examples of those that will come: some methods
+    are fitted to them, the oracles of ORACLES serve no others, and the rest ignores them. Leading
+    axes are heads, treated alike and independently. ``options`` go to the method ("learned" has
+    some). The result has ``attend(queries)``, ``parameters`` and ``name``.
+
+    Raises ValueError for an unknown method, a rank outside 1 … n, different widths or batches,
+    a zero or non-finite row of queries or keys, non-finite values, and a mask for a method outside
+    ORACLES: landmarks mix all keys, and no mask of single keys applies to them. TypeError for
+    tensors that are not real floating point or differ in dtype.
+    """
+    one_of(method, "method", METHODS)
+    for name, tensor in (("keys", keys), ("queries", queries), ("values", values)):
+        real_tensor(tensor, name, least_dims=2)
+        if tensor.dtype != keys.dtype:
+            raise TypeError(
+                f"{name} must share the dtype of keys, but they are {tensor.dtype} and {keys.dtype}"
+            )
+        if tensor.shape[:-2] != keys.shape[:-2]:
+            raise ValueError(
+                f"{name} must share the leading axes of keys, but they are "
+                f"{tuple(tensor.shape)} and {tuple(keys.shape)}"
+            )
+    if queries.shape[-1] != keys.shape[-1]:
+        raise ValueError(
+            f"queries and keys must have the same width, not {queries.shape[-1]} and {keys.shape[-1]}"
+        )
+    if values.shape[-2] != keys.shape[-2]:
+        raise ValueError(f"values must have one row per key, not {values.shape[-2]}")
+    for name, tensor in (("queries", queries), ("keys", keys)):
+        if zero := int((tensor == 0).all(-1).sum()):
+            raise ValueError(f"{name} must have no zero row, but {zero} are zero")
+    if mask is not None and method not in ORACLES:
+        raise ValueError(f"mask must be None for {method!r}; only {ORACLES} can serve one")
+    rank = integer(rank, "rank", least=1, most=keys.shape[-2])
+    seed = integer(seed, "seed", least=0)
+    scale = 1 / math.sqrt(keys.shape[-1]) if scale is None else scale
+    scale = real_number(scale, "scale", above=0)
+    problem = Problem(method, queries, keys, values, rank, seed, scale, mask, progress)
+    return METHODS[method](problem, **options)
+
+
+def constant(problem: Problem) -> Landmarks:
+    """The mean output for every query: the baseline that has to be beaten."""
+    return problem.landmarks(
+        torch.zeros_like(problem.keys[..., :1, :]), problem.outputs.mean(-2, keepdim=True)
+    )
+
+
+def heavy_keys(problem: Problem) -> Landmarks:
+    """The e keys with the largest total weight over the given queries, and their values."""
+    chosen = problem.weights.sum(-2).topk(problem.rank).indices[..., None]
+    return problem.landmarks(
+        problem.keys.take_along_dim(chosen, -2), problem.values.take_along_dim(chosen, -2)
+    )
+
+
+def segment_means(problem: Problem) -> Landmarks:
+    """Means of e consecutive stretches of keys and of values, with the bias ln(their length)."""
+    keys, sizes = _segments(problem.keys, problem.rank)
+    bias = sizes.log().expand(keys.shape[:-1])
+    return problem.landmarks(keys, _segments(problem.values, problem.rank)[0], bias)
+
+
+def k_means(problem: Problem) -> Landmarks:
+    """Centres of e clusters of keys, the means of their values, and the bias ln(cluster size)."""
+    labels = _clusters(problem.keys, problem.rank, problem.seed)
+    members = torch.nn.functional.one_hot(labels, problem.rank).to(problem.keys)
+    sizes = members.sum(-2)
+    means = members.mT / sizes.clamp(min=1)[..., None]
+    # An empty cluster gets a bias that switches it off.
+    bias = torch.where(sizes > 0, sizes.clamp(min=1).log(), float("-inf"))
+    return problem.landmarks(means @ problem.keys, means @ problem.values, bias)
+
+
+def linformer(problem: Problem) -> Landmarks:
+    """K̂ = EK and V̂ = EV with a Gaussian E of variance 1/e, untrained (the form of Wang et al. 2020, Eq. 7)."""
+    projection = problem.random(problem.rank, problem.keys.shape[-2]) / math.sqrt(problem.rank)
+    return problem.landmarks(projection @ problem.keys, projection @ problem.values)
+
+
+def nystrom(problem: Problem) -> Landmarks:
+    """softmax(qK̃ᵀ) · Z · softmax(Q̃Kᵀ)V with segment means Q̃, K̃ (Xiong et al. 2021, Eq. 13).
+
+    As published, Z is six steps of an iteration towards the pseudo-inverse of softmax(Q̃K̃ᵀ).
+    """
+    return _nystrom(problem, _iterated_inverse)
+
+
+def nystrom_exact(problem: Problem) -> Landmarks:
+    """The same with the pseudo-inverse itself."""
+    return _nystrom(problem, torch.linalg.pinv)
+
+
+def performer(problem: Problem) -> Landmarks:
+    """Positive orthogonal random features, exp(ω·x − ‖x‖²/2) (Choromanski et al. 2021, Lemma 1, FAVOR+).
+
+    With features φ_r the output is Σ_r φ_r(q) Σ_j φ_r(k_j)v_j / Σ_r φ_r(q) Σ_j φ_r(k_j): landmarks ω_r
+    with the bias ln Σ_jφ_r(k_j), and values that are means of the v_j. The factor exp(−‖q‖²/2) cancels.
+    """
+    rank, width = problem.rank, problem.keys.shape[-1]
+    blocks = -(-rank // width)
+    draws = problem.random(2 * blocks, width, width)
+    lengths = torch.linalg.vector_norm(draws[:blocks], dim=-1, keepdim=True)
+    omega = (lengths * signed_qr(draws[blocks:])).flatten(0, 1)[:rank]
+    x = math.sqrt(problem.scale) * problem.keys
+    logits = omega @ x.mT - x.square().sum(-1)[..., None, :] / 2
+    means = torch.softmax(logits, dim=-1) @ problem.values
+    # s·q·k̂ must be ω·(√s q), so k̂ = ω/√s.
+    omega = (omega / math.sqrt(problem.scale)).expand(*problem.keys.shape[:-2], rank, width)
+    return problem.landmarks(omega, means, logits.logsumexp(-1))
+
+
+def note(problem: Problem, *, cutoff: float = CUTOFF) -> Landmarks:
+    """The softmax-QK note's construction for new queries: M as the note has it, without its row scale.
+
+    A ≈ U S D of rank e; US₊ = US + c > 0 with c = 1 − min US. M solves US₊M = US and K̂ solves
+    s·QK̂ᵀ = ln US₊, both by least squares; then exp(s·QK̂ᵀ)·MDV ≈ AV, not normalised. The note's
+    ``lstsq`` in single precision neglects what is below CUTOFF·max(m, e)·σ₁ of US₊. So does this,
+    or with another ``cutoff``. A is positive, so its first singular vectors have one sign; c depends
+    on it, and as in the note's own run it is positive here.
+    """
+    cutoff = real_number(cutoff, "cutoff", above=0)
+    factors, right = _note_factors(problem)
+    lifted = factors + 1 - factors.amin((-2, -1), keepdim=True)
+    undo = torch.linalg.pinv(lifted, rtol=cutoff * max(lifted.shape[-2:])) @ factors
+    solution = torch.linalg.pinv(problem.scale * problem.queries) @ lifted.log()
+    return problem.landmarks(solution.mT, undo @ right @ problem.values, normalised=False)
+
+
+def fitted_values(problem: Problem) -> Landmarks:
+    """The keys of k-means with the values that fit the given queries' outputs best."""
+    return _refit_values(problem, k_means(problem))
+
+
+def learned(
+    problem: Problem, *, steps: int = 300, batch: int = 512, learning_rate: float = 0.1
+) -> Landmarks:
+    """K̂, V̂ and b by gradient descent on the outputs for the given queries, then V̂ by least squares.
+
+    Starts head by head from k-means or from the heavy keys, both with fitted values, whichever is
+    better, and keeps the start where the fit doesn't improve on it. Adam with a one-cycle schedule on the mean squared error relative to each
+    head's output; every step sees ``batch`` queries, drawn from the seed. Keys and values are
+    learned in units of their own root mean square.
+    """
+    steps, batch = integer(steps, "steps", least=1), integer(batch, "batch", least=1)
+    learning_rate = real_number(learning_rate, "learning_rate", above=0)
+    starts = [_refit_values(problem, method(problem)) for method in (k_means, heavy_keys)]
+    start = _better(problem, *starts)
+    generator = torch.Generator().manual_seed(problem.seed)
+    # Whatever mode the caller is in, the fit needs gradients, and tensors that may have some.
+    with torch.inference_mode(False), torch.enable_grad():
+        queries, outputs = problem.queries.clone(), problem.outputs.clone()
+        size = outputs.square().mean((-2, -1)).clamp(min=TINY)
+        units = [_root_mean_square(part).clone() for part in (start.keys, start.values)]
+        state = [start.keys / units[0], start.values / units[1], start.bias.clamp(min=-5)]
+        state = [part.clone().requires_grad_() for part in state]
+        stepper = torch.optim.Adam(state, lr=learning_rate)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(stepper, learning_rate, total_steps=steps)
+
+        def present() -> Landmarks:
+            return problem.landmarks(state[0] * units[0], state[1] * units[1], state[2])
+
+        m = queries.shape[-2]
+        for _ in tqdm(
+            range(steps), "landmarks", disable=not problem.progress, delay=5, leave=False
+        ):
+            rows = torch.randint(m, (min(batch, m),), generator=generator).to(outputs.device)
+            stepper.zero_grad()
+            errors = present().attend(queries[..., rows, :]) - outputs[..., rows, :]
+            (errors.square().mean((-2, -1)) / size).sum().backward()
+            stepper.step()
+            schedule.step()
+        for part in state:
+            part.requires_grad_(False)
+    return _better(problem, start, _refit_values(problem, present()))
+
+
+def truncated_svd(problem: Problem) -> Seen:
+    """A_e V with the best A_e of rank e: a bound for every method of that rank, on A."""
+    m, w = problem.outputs.shape[-2:]
+    rank = min(problem.rank, *problem.weights.shape[-2:])
+    return problem.seen(truncate(problem.weights, rank) @ problem.values, problem.rank * (m + w))
+
+
+def output_rank(problem: Problem) -> Seen:
+    """The outputs themselves, truncated to rank e; exact for e ≥ w."""
+    m, w = problem.outputs.shape[-2:]
+    rank = min(problem.rank, m, w)
+    return problem.seen(truncate(problem.outputs, rank), rank * (m + w))
+
+
+def sparse_low_rank(problem: Problem) -> Seen:
+    """The largest ½e(m + n) entries of A, plus the best rank e/2 of what is left (after Chen et al. 2021)."""
+    weights, rank = problem.weights, max(1, problem.rank // 2)
+    m, n = weights.shape[-2:]
+    kept = min(m * n, rank * (m + n))
+    least = weights.flatten(-2).topk(kept).values[..., -1:, None]
+    sparse = torch.where(weights >= least, weights, 0)
+    rest = truncate(weights - sparse, min(rank, m, n))
+    return problem.seen((sparse + rest) @ problem.values, kept + rank * (m + n))
+
+
+METHODS: dict[str, Callable[..., Compression]] = {
+    "constant": constant,
+    "heavy keys": heavy_keys,
+    "segment means": segment_means,
+    "k-means": k_means,
+    "linformer": linformer,
+    "nystrom": nystrom,
+    "nystrom, exact": nystrom_exact,
+    "performer": performer,
+    "note": note,
+    "fitted values": fitted_values,
+    "learned": learned,
+    "truncated svd": truncated_svd,
+    "output rank": output_rank,
+    "sparse + low rank": sparse_low_rank,
+}
+ORACLES = ("truncated svd", "output rank", "sparse + low rank")
+"""Methods that are given the queries and serve no others; they can also serve a mask."""
+
+
+def _segments(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Means of ``count`` consecutive stretches of rows, as equal in length as possible, and their lengths."""
+    places = torch.arange(rows.shape[-2], device=rows.device) * count // rows.shape[-2]
+    members = torch.nn.functional.one_hot(places, count).to(rows)
+    sizes = members.sum(0).clamp(min=1)
+    return (members / sizes).mT @ rows, sizes
+
+
+def _nystrom(problem: Problem, inverse: Callable[[Tensor], Tensor]) -> Landmarks:
+    near_queries = _segments(problem.queries, problem.rank)[0]
+    near_keys = _segments(problem.keys, problem.rank)[0]
+    middle = attention_weights(near_queries, near_keys, scale=problem.scale)
+    right = attention_weights(near_queries, problem.keys, scale=problem.scale) @ problem.values
+    return problem.landmarks(near_keys, inverse(middle) @ right)
+
+
+def _iterated_inverse(matrix: Tensor, steps: int = 6) -> Tensor:
+    """Razavi's iteration of third order for the pseudo-inverse (Xiong et al. 2021, Eq. 11)."""
+    eye = torch.eye(matrix.shape[-1]).to(matrix)
+    norms = matrix.sum(-2).amax(-1) * matrix.sum(-1).amax(-1)  # entries are positive
+    Z = matrix.mT / norms[..., None, None]
+    for _ in range(steps):
+        product = matrix @ Z
+        Z = Z @ (13 * eye - product @ (15 * eye - product @ (7 * eye - product))) / 4
+    return Z
+
+
+def _clusters(keys: Tensor, count: int, seed: int) -> Tensor:
+    """Cluster labels 0 … count − 1 of the rows, head by head."""
+    heads = keys.detach().cpu().double().reshape(-1, *keys.shape[-2:]).numpy()
+    labels = [kmeans2(np.asarray(rows), count, minit="++", seed=seed)[1] for rows in heads]
+    return torch.as_tensor(np.stack(labels)).long().reshape(keys.shape[:-1]).to(keys.device)
+
+
+def _note_factors(problem: Problem) -> tuple[Tensor, Tensor]:
+    """US (…, m, e) and D (…, e, n) of the truncated SVD of A, the first singular vectors positive."""
+    U, S, Vh = torch.linalg.svd(problem.weights, full_matrices=False)
+    factors, right = (U * S[..., None, :])[..., : problem.rank], Vh[..., : problem.rank, :]
+    signs = torch.ones_like(factors[..., 0, :])
+    signs[..., 0] = torch.where(factors[..., 0].sum(-1) < 0, -1.0, 1.0)
+    return factors * signs[..., None, :], right * signs[..., None]
+
+
+def _root_mean_square(part: Tensor) -> Tensor:
+    return part.square().mean((-2, -1), keepdim=True).sqrt().clamp(min=TINY)
+
+
+def _better(problem: Problem, first: Landmarks, second: Landmarks) -> Landmarks:
+    """Head by head, the landmarks with the smaller error on the given queries."""
+    errors = [
+        (answer.attend(problem.queries) - problem.outputs).square().sum((-2, -1))
+        for answer in (first, second)
+    ]
+    chosen = (errors[0] < errors[1])[..., None]
+    keys = torch.where(chosen[..., None], first.keys, second.keys)
+    values = torch.where(chosen[..., None], first.values, second.values)
+    return problem.landmarks(keys, values, torch.where(chosen, first.bias, second.bias))
+
+
+def _refit_values(problem: Problem, landmarks: Landmarks) -> Landmarks:
+    """The same keys and bias with V̂ from ridge regression on the given queries' outputs."""
+    weights = landmarks.weights(problem.queries).double()
+    gram = weights.mT @ weights
+    ridge = RIDGE * gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    regular = gram + ridge * torch.eye(gram.shape[-1]).to(gram)
+    values = torch.linalg.solve(regular, weights.mT @ problem.outputs.double())
+    return problem.landmarks(landmarks.keys, values.to(problem.keys), landmarks.bias)

@@ -1,0 +1,135 @@
+"""One network from a matrix to its factors: fθ(X) = (U, Σ, V), an unrolled subspace iteration.
+
+``python -m helpers.operator`` (about 3 minutes) trains ten networks and writes their roots to
+``helpers/data/operator.safetensors``. The chapter reads that file, measures on matrices that no
+network has seen, and trains one network again, live.
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from helpers.layers.factorization import Factors, gauss_newton_step
+from helpers.maths.checks import integer, real_tensor
+from helpers.maths.orthogonal import signed_qr
+
+BLOCKS, DEGREE, CORE_STEPS = 3, 3, 14
+
+
+class FactorizationOperator(nn.Module):
+    """fθ: a batch of matrices (…, m, n) to ``Factors`` of a given rank, S descending.
+
+    A block turns a basis V of r columns into the Q factor of p(XᵀX)V, where the polynomial
+    p(t) = Π_j (t − θ_j ρ) has learned roots θ in units of ρ, the smallest ‖Xv‖² over the block's
+    basis. θ = 0 is the classical subspace iteration (Rutishauser 1970), at the same number of matrix
+    products. The last step factors the small matrix UᵀXV by ``CORE_STEPS`` Gauss–Newton steps.
+
+    ``rank=None`` means min(m, n) of each input. ``roots`` (blocks × degree) are the network's only
+    parameters, so one network serves every size. The first basis is random, drawn from ``seed``,
+    which is no part of the ``state_dict``.
+    Under ``torch.compile`` it works with graph breaks, since the check of X looks at its values.
+    """
+
+    def __init__(
+        self,
+        rank: int | None = None,
+        *,
+        roots: Float[Tensor, "blocks degree"] | None = None,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        super().__init__()
+        self.rank = None if rank is None else integer(rank, "rank", least=1)
+        self.seed = integer(seed, "seed", least=0)
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"dtype must be one of (torch.float32, torch.float64), not {dtype!r}")
+        if roots is None:
+            roots = torch.zeros(BLOCKS, DEGREE)
+        if real_tensor(roots, "roots").ndim != 2:
+            raise ValueError(f"roots must have shape (blocks, degree), not {tuple(roots.shape)}")
+        self.roots = nn.Parameter(roots.detach().to(dtype, copy=True))
+
+    def forward(self, X: Float[Tensor, "*batch m n"]) -> Factors:
+        """U (…, m, r), S (…, r) ≥ 0 descending and V (…, n, r).
+
+        Raises TypeError or ValueError for what is not a finite real matrix, and ValueError for a
+        rank above min(m, n).
+        """
+        real_tensor(X, "X", least_dims=2)
+        smaller = min(X.shape[-2:])
+        if self.rank is not None and self.rank > smaller:
+            raise ValueError(f"rank must be at most min(m, n) = {smaller}, not {self.rank}")
+        if X.shape[-2] < X.shape[-1]:  # the basis is exact when V is square
+            swapped = self(X.mT)
+            return Factors(swapped.V, swapped.S, swapped.U)
+        largest = X.abs().amax((-2, -1), keepdim=True)
+        X = X / torch.where(largest > 0, largest, 1)
+        V = self.basis(X, self.rank or smaller)
+        U, core = torch.linalg.qr(X @ V)
+        left, S, right = _factor_core(core)
+        return Factors(U @ left, S * largest[..., 0], V @ right)
+
+    def basis(
+        self, X: Float[Tensor, "*batch m n"], rank: int, seed: int | None = None
+    ) -> Float[Tensor, "*batch n r"]:
+        """Orthonormal columns that should span the leading right singular vectors of X.
+
+        ``seed`` draws the first basis, by default the operator's.
+        """
+        generator = torch.Generator().manual_seed(self.seed if seed is None else seed)
+        draw = torch.randn(X.shape[-1], rank, generator=generator, dtype=torch.float64)
+        V = signed_qr(draw.to(X)).expand(*X.shape[:-2], -1, -1)
+        for roots in self.roots.to(X):
+            Y, unit = V, None
+            for root in roots:
+                XY = X @ Y
+                unit = XY.square().sum(-2).amin(-1)[..., None, None] if unit is None else unit
+                Y = X.mT @ XY - root * unit * Y
+                size = torch.linalg.matrix_norm(Y, keepdim=True)
+                Y = Y / torch.where(size > 0, size, 1)
+            V = signed_qr(Y)
+        return V
+
+    def products(self) -> int:
+        """Products of X or Xᵀ with r columns in one forward pass."""
+        return 2 * self.roots.numel() + 1
+
+
+def _factor_core(core: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The small r×r matrix to its factors, by a fixed number of Gauss–Newton steps from the identity.
+
+    The damping is a tenth of the mean squared off-diagonal row, so that it vanishes at the solution.
+    """
+    identity = torch.eye(core.shape[-1], dtype=core.dtype, device=core.device)
+    left = right = identity.expand_as(core)
+    for _ in range(CORE_STEPS):
+        B = left.mT @ core @ right
+        off = (B - torch.diag_embed(B.diagonal(dim1=-2, dim2=-1))).square().sum((-2, -1), True)
+        floor = torch.finfo(core.dtype).tiny ** 0.5
+        left, right = gauss_newton_step(core, left, right, 0.1 * off / core.shape[-1] + floor)
+    S = (left.mT @ core @ right).diagonal(dim1=-2, dim2=-1)
+    left = left * torch.where(S < 0, -1.0, 1.0).to(S.dtype)[..., None, :]
+    order = S.abs().argsort(-1, descending=True)
+    columns = order[..., None, :].expand_as(core)
+    return left.gather(-1, columns), S.abs().gather(-1, order), right.gather(-1, columns)
+
+
+def excess_error(
+    operator: FactorizationOperator,
+    X: Float[Tensor, "*batch m n"],
+    S: Float[Tensor, "*batch k"],
+    *,
+    rank: int | None = None,
+    seed: int | None = None,
+) -> Float[Tensor, "*batch"]:
+    """(‖X − X̂‖_F² − ‖X − X_r‖_F²) / ‖X‖_F²: how much more is lost than by the best rank-r matrix.
+
+    ``S`` are the singular values of X; ``rank`` and ``seed`` are by default the operator's. X̂ is the
+    best approximation inside the operator's basis, so that the difference is ‖X_r‖² − ‖XV‖²; below
+    1e-15 it is rounding, and is set to that.
+    """
+    rank = operator.rank if rank is None else rank
+    V = operator.basis(X, integer(rank, "rank", least=1, most=min(X.shape[-2:])), seed)
+    energy = S.square()
+    lost = energy[..., :rank].sum(-1) - (X @ V).square().sum((-2, -1))
+    return (lost / energy.sum(-1)).clamp(min=1e-15)

@@ -1,0 +1,151 @@
+"""The factorization note's recipe, and first-order training that puts one thing right at a time."""
+
+import time
+from collections.abc import Callable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from helpers.layers.factorization import (
+    DivergenceError,
+    FactorizationLayer,
+    Factors,
+    Fit,
+    checked_target,
+    fit_result,
+    frobenius_norm,
+    project,
+)
+from helpers.maths.checks import integer, real_number
+
+
+class NoteRecipe(FactorizationLayer):
+    """The factorization note's layer: LAPACK's QR of standard normal parameters, S through softplus.
+
+    The note trains in float32; the default here is float64, where the numbers reproduce. ``options``
+    go to :class:`FactorizationLayer` and may put one thing right at a time.
+    """
+
+    def __init__(
+        self, rows: int, columns: int | None = None, rank: int | None = None, **options: object
+    ):
+        columns = rows if columns is None else columns
+        options = {"orthogonal": "qr", "sigma": "softplus", "start": 1.0} | options
+        super().__init__(rows, columns, rank, **options)
+
+
+def descend(
+    layer: FactorizationLayer,
+    target: Float[Tensor, "m n"],
+    *,
+    optimizer: str = "adam",
+    steps: int = 800,
+    learning_rate: float = 3e-3,
+    one_cycle: bool = False,
+    scale: bool = False,
+    eliminate: bool = False,
+    progress: bool = True,
+    watch: Callable[[Factors], None] | None = None,
+) -> Fit:
+    """First-order training of any layer, for a fixed number of ``steps``; the defaults are the note's.
+
+    ``optimizer`` is "adam" or "lbfgs" (up to 20 evaluations a step, no ``learning_rate``).
+    ``one_cycle`` makes ``learning_rate`` the peak of a one-cycle schedule. ``scale`` trains on
+    X/‖X‖₂ and the sum of squares, where the note takes X itself and the mean. ``eliminate`` takes S
+    from diag(UᵀXV), the best S for the present U and V, in place of the learned one (variable
+    projection, Golub & Pereyra 1973); the layer's sigma must be free. ``watch`` is called with the
+    factors before every step.
+
+    Raises as :func:`helpers.layers.factorization.fit`; after a DivergenceError the layer is as it was before.
+    """
+    target = checked_target(layer, target)
+    steps = integer(steps, "steps", least=1)
+    learning_rate = real_number(learning_rate, "learning_rate", above=0)
+    if optimizer not in ("adam", "lbfgs"):
+        raise ValueError(f'optimizer must be "adam" or "lbfgs", not {optimizer!r}')
+    if one_cycle and optimizer != "adam":
+        raise ValueError("one_cycle must be False for lbfgs, whose line search sets the step")
+    if eliminate and layer.sigma != "free":
+        raise ValueError(f"eliminate must be False for a layer with sigma {layer.sigma!r}")
+    norm = torch.where(frobenius_norm(target) > 0, frobenius_norm(target), 1)
+    size = _spectral_norm(target) if scale and target.any() else torch.ones_like(norm)
+    parameters = list(layer.parameters())
+    before = [parameter.detach().clone() for parameter in parameters]
+    if optimizer == "adam":
+        stepper = torch.optim.Adam(parameters, lr=learning_rate)
+    else:
+        stepper = torch.optim.LBFGS(
+            parameters,
+            line_search_fn="strong_wolfe",
+            history_size=10,
+            tolerance_grad=0,
+            tolerance_change=0,
+        )
+    schedule = (
+        torch.optim.lr_scheduler.OneCycleLR(stepper, learning_rate, total_steps=steps)
+        if one_cycle
+        else None
+    )
+    seen: list[tuple[Tensor, Factors]] = []
+
+    def loss() -> Tensor:
+        stepper.zero_grad()
+        factors = _eliminated(layer, target / size) if eliminate else layer()
+        difference = target / size - factors.matrix()
+        value = difference.square().sum() if scale else difference.square().mean()
+        value.backward()
+        seen.append((difference.detach(), factors))
+        return value
+
+    start = time.perf_counter()
+    records = []
+    for _ in tqdm(range(steps), "descend", disable=not progress, delay=5, leave=False):
+        seen.clear()
+        stepper.step(loss)
+        difference, factors = seen[0]
+        records.append((frobenius_norm(difference) * size / norm, size * factors.S.detach()))
+        if watch:
+            watch(Factors(factors.U.detach(), size * factors.S.detach(), factors.V.detach()))
+        if schedule:
+            schedule.step()
+    with torch.no_grad():
+        if eliminate:
+            layer.middle.copy_(project(target, *layer.orthonormal())[0])
+        elif scale:
+            _rescale(layer, size)
+        final = layer()
+    records.append((frobenius_norm(target - final.matrix()) / norm, final.S.clone()))
+    try:
+        return fit_result(records, False, time.perf_counter() - start)
+    except DivergenceError:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.copy_(value)
+        raise
+
+
+def _eliminated(layer: FactorizationLayer, target: Tensor) -> Factors:
+    U, V = layer.orthonormal()
+    diagonal = project(target, U, V)[0]
+    return Factors(U * torch.where(diagonal < 0, -1.0, 1.0).to(U.dtype), diagonal.abs(), V)
+
+
+def _rescale(layer: FactorizationLayer, factor: Tensor) -> None:
+    """Multiply S by ``factor`` through its parameter; softplus⁻¹(s) = s + log(1 − exp(−s))."""
+    if layer.sigma == "softplus":
+        S = factor * nn.functional.softplus(layer.middle)
+        layer.middle.copy_(S + torch.log(-torch.expm1(-S)))
+    else:
+        layer.middle.mul_(factor)
+
+
+def _spectral_norm(matrix: Float[Tensor, "m n"], iterations: int = 30) -> Float[Tensor, ""]:
+    """‖matrix‖₂ from below by power iteration, to a few per cent, which is enough to set a scale."""
+    size = frobenius_norm(matrix)
+    scaled = matrix / size
+    v = scaled[matrix.square().sum(1).argmax()]  # the longest row is never in the null space
+    for _ in range(iterations):
+        v = scaled.mT @ (scaled @ (v / v.norm()))
+    return size * v.norm().sqrt()

@@ -1,0 +1,328 @@
+"""A layer that may be of low rank, a convolution, attention or a butterfly, and pays for what it is.
+
+y = Σ_k g_k T_k(x). Each T_k is one class of operators that mix the tokens, each gate g_k is 0 or 1, and
+an open gate costs ``price`` bits for every free parameter of its class.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from helpers.layers.butterfly import Butterfly
+from helpers.maths.attention import attention_weights
+from helpers.maths.checks import integer, real_number, real_tensor
+from helpers.maths.matrices import bit_reversal
+
+TINY = 1e-30
+SETTLED = 10.0
+FLOAT_BITS = 32.0
+"""Default price of a parameter: the bits that a number takes in single precision."""
+
+
+class LowRank(nn.Module):
+    """x → U diag(σ) Vᵀ x with free U, V (n×r) and σ; r(2n − r) of the numbers are free."""
+
+    def __init__(self, n: int, width: int, rank: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.left = _draw(n, rank, deviation=n**-0.5, generator=generator)
+        self.sigma = nn.Parameter(torch.ones(rank, dtype=torch.float64))
+        self.right = _draw(n, rank, deviation=n**-0.5, generator=generator)
+        self.free = rank * (2 * n - rank)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(…, n, width)`` → the same shape."""
+        return (self.left * self.sigma) @ (self.right.mT @ x)
+
+
+class Convolution(nn.Module):
+    """Convolution along the tokens, zero-padded, one kernel for all columns or one for each."""
+
+    def __init__(
+        self, n: int, width: int, taps: int, depthwise: bool, generator: torch.Generator
+    ) -> None:
+        super().__init__()
+        kernels = width if depthwise else 1
+        self.kernel = _draw(kernels, taps, deviation=taps**-0.5, generator=generator)
+        self.free = self.kernel.numel()
+        lags = torch.arange(n)[:, None] - torch.arange(n) + taps // 2
+        # Place ``taps`` of the kernel, beyond its end, will hold a zero.
+        outside = (lags < 0) | (lags >= taps)
+        self.register_buffer("places", torch.where(outside, taps, lags))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(…, n, width)`` → the same shape."""
+        # At these sizes a Toeplitz matrix is faster than a convolution.
+        toeplitz = nn.functional.pad(self.kernel, (0, 1))[:, self.places]
+        if len(toeplitz) == 1:
+            return toeplitz[0] @ x
+        return torch.einsum("cij,...jc->...ic", toeplitz, x)
+
+
+class Attention(nn.Module):
+    """softmax(x W_h xᵀ) x for each head h, on its share of the columns, times a gain for each head."""
+
+    def __init__(self, n: int, width: int, heads: int, generator: torch.Generator) -> None:
+        super().__init__()
+        self.query_key = _draw(heads, width, width, deviation=0.5 / width, generator=generator)
+        self.gain = nn.Parameter(torch.ones(heads, 1, 1, dtype=torch.float64))
+        self.free = self.query_key.numel() + heads
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(…, n, width)`` → the same shape; a head's share is width/heads columns."""
+        heads = len(self.gain)
+        tokens = x[..., None, :, :]
+        weights = attention_weights(tokens @ self.query_key, tokens, scale=1.0)
+        values = x.unflatten(-1, (heads, -1)).transpose(-3, -2)
+        return (self.gain * (weights @ values)).transpose(-3, -2).flatten(-2)
+
+
+class RealButterfly(Butterfly):
+    """The real part of log₂n butterfly factors after a bit reversal; n(log₂n + 1) free complex numbers."""
+
+    def __init__(self, n: int, width: int, seed: int) -> None:
+        super().__init__(n, input_order=bit_reversal(n), real=True, seed=seed)
+        # Moving a diagonal from one factor into the next changes nothing: n(L − 1) numbers are idle.
+        self.free = 2 * n * (len(self.strides) + 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(…, n, width)`` → the same shape; more than one sample at once goes through the matrix."""
+        if x.ndim == 2:
+            return super().forward(x)
+        return super().forward(self._identity(x.dtype)) @ x
+
+
+CLASSES = ("low rank", "convolution", "attention", "butterfly")
+
+
+class UniversalLayer(nn.Module):
+    """y = Σ_k g_k T_k(x) for tokens x (…, n, width), with gates g_k that are open with probability π_k.
+
+    ``classes`` are some of CLASSES. While it is trained, every gate is a coin of probability π_k =
+    sigmoid(logit_k). Nothing needs to be tossed. For one layer :meth:`description_length` sums over
+    all states of the gates. Inside a network :meth:`forward` takes the mean Σπ_kT_k(x) and, with a
+    generator, adds Gaussian noise of the coins' variance Σπ_k(1 − π_k)T_k(x)² (fast dropout, Wang &
+    Manning 2013; Kingma et al. 2015). A gate that stays undecided is noise, and a gate that is open
+    costs ``price`` bits for each free parameter. In evaluation mode gates with π_k > ½ are open and
+    the others closed.
+
+    ``rank``, ``taps``, ``depthwise`` and ``heads`` are the sizes of the classes. Starts at random from
+    ``seed``. Raises ValueError for an unknown class, a negative price, a rank above n, an even number
+    of taps, heads that don't divide the width, a dtype other than float32 or float64, and with
+    "butterfly" for an n that is no power of two.
+    """
+
+    def __init__(
+        self,
+        n: int,
+        width: int,
+        *,
+        classes: Sequence[str] = CLASSES,
+        rank: int = 4,
+        taps: int = 9,
+        depthwise: bool = False,
+        heads: int = 1,
+        price: float = FLOAT_BITS,
+        seed: int = 0,
+        dtype: torch.dtype = torch.float64,
+    ) -> None:
+        super().__init__()
+        n, width = integer(n, "n", least=2), integer(width, "width", least=1)
+        rank = integer(rank, "rank", least=1, most=n)
+        taps, heads = integer(taps, "taps", least=1), integer(heads, "heads", least=1)
+        if taps % 2 == 0 or taps > 2 * n - 1:
+            raise ValueError(f"taps must be odd and at most 2n − 1 = {2 * n - 1}, not {taps}")
+        if width % heads:
+            raise ValueError(f"heads must divide width = {width}, not {heads}")
+        if isinstance(classes, str) or not classes or not set(classes) <= set(CLASSES):
+            raise ValueError(f"classes must be some of {CLASSES}, not {classes!r}")
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"dtype must be one of (torch.float32, torch.float64), not {dtype!r}")
+        self.price = real_number(price, "price", least=0)
+        seed = integer(seed, "seed", least=0)
+        generator = torch.Generator().manual_seed(seed)
+        make = {
+            "low rank": lambda: LowRank(n, width, rank, generator),
+            "convolution": lambda: Convolution(n, width, taps, depthwise, generator),
+            "attention": lambda: Attention(n, width, heads, generator),
+            "butterfly": lambda: RealButterfly(n, width, seed),
+        }
+        # A fixed order: the same seed draws the same start, whatever the order of ``classes``.
+        self.classes = tuple(name for name in CLASSES if name in classes)
+        self.members = nn.ModuleDict({name: make[name]() for name in self.classes})
+        self.gate_logits = nn.Parameter(torch.zeros(len(self.classes), dtype=torch.float64))
+        self.register_buffer("scale", torch.ones((), dtype=torch.float64))
+        self.scale = self.scale.to(dtype)
+        wide = torch.complex128 if dtype == torch.float64 else torch.complex64
+        for parameter in self.parameters():
+            parameter.data = parameter.data.to(wide if parameter.is_complex() else dtype)
+
+    @property
+    def probabilities(self) -> Float[Tensor, "classes"]:
+        """π_k, in the order of ``classes``."""
+        return self.gate_logits.sigmoid()
+
+    @property
+    def chosen(self) -> tuple[str, ...]:
+        """The classes whose gates are open."""
+        return tuple(
+            name
+            for name, p in zip(self.classes, self.probabilities.tolist(), strict=True)
+            if p > 0.5
+        )
+
+    @property
+    def parameters_of(self) -> dict[str, int]:
+        """Free parameters of each class: what leaves the operator the same isn't counted."""
+        return {name: self.members[name].free for name in self.classes}
+
+    def cost(self) -> Float[Tensor, ""]:
+        """Expected price of the open gates in bits."""
+        free = torch.tensor(list(self.parameters_of.values())).to(self.gate_logits)
+        return self.price * (self.probabilities * free).sum()
+
+    def parts(self, x: Float[Tensor, "*batch n width"]) -> Float[Tensor, "classes *batch n width"]:
+        """T_k(x) of every class, without gates."""
+        return self.scale * torch.stack([self.members[name](x) for name in self.classes])
+
+    def moments(
+        self, x: Float[Tensor, "*batch n width"]
+    ) -> tuple[Float[Tensor, "*batch n width"], Float[Tensor, "*batch n width"]]:
+        """Mean and variance of y over the coins."""
+        p = self.probabilities
+        parts = self.parts(x)
+        return torch.tensordot(p, parts, 1), torch.tensordot(p * (1 - p), parts.square(), 1)
+
+    def forward(
+        self, x: Float[Tensor, "*batch n width"], generator: torch.Generator | None = None
+    ) -> Float[Tensor, "*batch n width"]:
+        """The mean output, with noise of the coins' variance if there is a ``generator``; open gates only in evaluation."""
+        if not self.training:
+            open_parts = [self.members[name](x) for name in self.chosen]
+            return self.scale * sum(open_parts, start=torch.zeros_like(x))
+        mean, variance = self.moments(x)
+        if generator is None:
+            return mean
+        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
+        return mean + noise * (variance + 1e-12).sqrt()
+
+    def description_length(
+        self,
+        x: Float[Tensor, "*batch n width"],
+        y: Float[Tensor, "*batch n width"],
+        share: float = 1.0,
+    ) -> Float[Tensor, ""]:
+        """Expected bits for y given x over the coins: (N/2)·log₂(mean squared residual), plus the gates' price.
+
+        Up to a constant this is the length of a two-part code (Rissanen 1978) for N = numel(y) Gaussian
+        residuals of unknown variance. All 2^K states of the gates are summed, so in each π_k it is
+        linear: a gate is worth opening exactly if it saves more bits than it costs. ``share`` scales the price.
+        """
+        p, states = self.probabilities, self.states()
+        chances = torch.where(states == 1, p, 1 - p).prod(-1)
+        return (chances * self.code_lengths(x, y, share)).sum()
+
+    def code_lengths(
+        self,
+        x: Float[Tensor, "*batch n width"],
+        y: Float[Tensor, "*batch n width"],
+        share: float = 1.0,
+    ) -> Float[Tensor, "states"]:
+        """Bits for y given x and the price, for every state of the gates; see :meth:`description_length`."""
+        flat, states = y.flatten(), self.states()
+        # Relative to y, so that neither tiny outputs nor a small residual are lost to rounding.
+        size = flat.square().mean().sqrt().clamp(min=TINY)
+        residuals = flat / size - states @ (self.parts(x).flatten(1) / size)
+        free = torch.tensor(list(self.parameters_of.values())).to(states)
+        bits = flat.numel() * (residuals.square().mean(-1).clamp(min=TINY).log2() / 2 + size.log2())
+        return bits + share * self.price * states @ free
+
+    @torch.no_grad()
+    def settle(
+        self, x: Float[Tensor, "*batch n width"], y: Float[Tensor, "*batch n width"]
+    ) -> float:
+        """Open and close the gates for the shortest code; returns the bits it saves against no class."""
+        lengths = self.code_lengths(x, y)
+        best = self.states()[lengths.argmin()]
+        self.gate_logits.copy_(torch.where(best == 1, SETTLED, -SETTLED))
+        return float(lengths[0] - lengths.min())
+
+    def states(self) -> Float[Tensor, "states classes"]:
+        """All 2^K states of the gates, 0 closed and 1 open."""
+        states = torch.cartesian_prod(*[torch.arange(2)] * len(self.classes))
+        return states.reshape(-1, len(self.classes)).to(self.gate_logits)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a fit ended with."""
+
+    chosen: tuple[str, ...]
+    """Open classes of the state with the shortest code."""
+    by_gradient: tuple[str, ...]
+    """Classes with π_k > ½ when gradient descent ended."""
+    probabilities: Float[Tensor, "steps classes"]
+    """π_k before every step and after the last."""
+    saved: float
+    """Bits saved against no class at all, price included; 0 if none is open."""
+    relative_error: float
+    """On the data of the fit, with hard gates."""
+
+
+def choose_classes(
+    layer: UniversalLayer,
+    inputs: Float[Tensor, "samples n width"],
+    outputs: Float[Tensor, "samples n width"],
+    *,
+    steps: int = 800,
+    learning_rate: float = 0.2,
+    gate_rate: float = 0.05,
+    progress: bool = True,
+) -> Choice:
+    """Train operators and gates of ``layer`` in place to the least description length; leaves it in evaluation mode.
+
+    Adam, one-cycle, on the bits per output. The price rises from 0 to its full height over the first
+    half, so that the operators can learn before they have to pay. Gradient descent moves one gate
+    at a time, so it can stop at a pair that doesn't pay; at the end the codes of all states of the
+    gates are compared, and the shortest is kept (:meth:`UniversalLayer.settle`).
+
+    Raises ValueError for inputs and outputs of different shapes, and for rates that aren't positive.
+    """
+    for name, tensor in (("inputs", inputs), ("outputs", outputs)):
+        real_tensor(tensor, name, least_dims=2)
+    if inputs.shape != outputs.shape:
+        shapes = f"{tuple(inputs.shape)} and {tuple(outputs.shape)}"
+        raise ValueError(f"inputs and outputs must have the same shape, not {shapes}")
+    steps = integer(steps, "steps", least=1)
+    rates = [
+        real_number(learning_rate, "learning_rate", above=0),
+        real_number(gate_rate, "gate_rate", above=0),
+    ]
+    parts = (list(layer.members.parameters()), [layer.gate_logits])
+    optimizer = torch.optim.Adam([{"params": part} for part in parts])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)
+    layer.train()
+    layer.scale.copy_(outputs.square().mean().sqrt())  # the operators learn in units of the outputs
+    path = []
+    for step in tqdm(range(steps), "universal layer", disable=not progress, delay=5, leave=False):
+        path.append(layer.probabilities.detach().clone())
+        optimizer.zero_grad()
+        bits = layer.description_length(inputs, outputs, share=min(1.0, 2 * step / steps))
+        (bits / outputs.numel()).backward()
+        optimizer.step()
+        schedule.step()
+    path.append(layer.probabilities.detach().clone())
+    by_gradient = layer.chosen
+    saved = layer.settle(inputs, outputs)
+    layer.eval()
+    with torch.no_grad():
+        error = (layer(inputs) - outputs).norm() / outputs.norm()
+    return Choice(layer.chosen, by_gradient, torch.stack(path), saved, float(error))
+
+
+def _draw(*shape: int, deviation: float, generator: torch.Generator) -> nn.Parameter:
+    draw = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return nn.Parameter(deviation * draw)

@@ -1,0 +1,94 @@
+"""Scaled dot-product attention, written as it is read."""
+
+import math
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from helpers.maths.checks import integer, real_number, real_tensor
+
+
+def attention_weights(
+    queries: Float[Tensor, "*q_batch m d"],
+    keys: Float[Tensor, "*k_batch n d"],
+    *,
+    mask: Bool[Tensor, "*mask_batch m_or_1 n"] | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "*batch m n"]:
+    """A = softmax(s·QKᵀ + log mask), rows summing to one (Vaswani et al. 2017, Eq. 1).
+
+    ``queries`` (…, m, d) and ``keys`` (…, n, d) broadcast over their batch dimensions.
+    ``mask`` is boolean, broadcastable to (…, m, n); True means "may attend".
+    ``scale`` is s, by default 1/√d.
+
+    Raises TypeError for tensors that are not real floating point or a mask that is not boolean;
+    ValueError for non-finite entries, different widths d, shapes that do not broadcast, logits
+    that overflow, and a row that may attend to nothing.
+    """
+    real_tensor(queries, "queries", least_dims=2)
+    real_tensor(keys, "keys", least_dims=2)
+    if queries.shape[-1] != keys.shape[-1]:
+        raise ValueError(
+            "queries and keys must have the same width, but queries are "
+            f"{tuple(queries.shape)} and keys are {tuple(keys.shape)}"
+        )
+    if queries.dtype != keys.dtype:
+        raise TypeError(
+            f"queries and keys must share a dtype, not {queries.dtype} and {keys.dtype}"
+        )
+    if scale is None:
+        scale = 1 / math.sqrt(queries.shape[-1])
+    scale = real_number(scale, "scale", above=0)
+
+    try:
+        logits = scale * queries @ keys.mT
+    except RuntimeError as error:
+        shapes = f"{tuple(queries.shape)} and {tuple(keys.shape)}"
+        raise ValueError(f"queries and keys must broadcast, but have shapes {shapes}") from error
+    if not torch.isfinite(logits).all():
+        raise ValueError("queries and keys give logits beyond the range of their dtype")
+    if mask is not None:
+        logits = torch.where(_usable_mask(mask, logits), logits, float("-inf"))
+    return torch.softmax(logits, dim=-1)
+
+
+def attention(
+    queries: Float[Tensor, "*q_batch m d"],
+    keys: Float[Tensor, "*k_batch n d"],
+    values: Float[Tensor, "*v_batch n w"],
+    *,
+    mask: Bool[Tensor, "*mask_batch m_or_1 n"] | None = None,
+    scale: float | None = None,
+) -> Float[Tensor, "*batch m w"]:
+    """A·values with A from :func:`attention_weights`; each output row is a mean of values."""
+    real_tensor(values, "values", least_dims=2)
+    if values.shape[-2] != keys.shape[-2]:
+        raise ValueError(
+            "values must have one row per key, but values are "
+            f"{tuple(values.shape)} and keys are {tuple(keys.shape)}"
+        )
+    return attention_weights(queries, keys, mask=mask, scale=scale) @ values
+
+
+def causal_mask(n: int, *, device: torch.device | str | None = None) -> Bool[Tensor, "n n"]:
+    """Lower-triangular mask: token i may attend to tokens j ≤ i. True means "may attend"."""
+    n = integer(n, "n", least=1)
+    return torch.ones(n, n, dtype=torch.bool, device=device).tril()
+
+
+def _usable_mask(mask: Tensor, logits: Tensor) -> Tensor:
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"mask must be a boolean tensor (True = may attend), not {kind}")
+    try:
+        shape = torch.broadcast_shapes(mask.shape, logits.shape)
+    except RuntimeError:
+        shape = ()
+    if shape[-2:] != logits.shape[-2:]:
+        shapes = f"{tuple(mask.shape)} and they have {tuple(logits.shape)}"
+        raise ValueError(f"mask must broadcast to the weights' shape, but has {shapes}")
+    empty = int((~mask.any(-1)).sum())
+    if empty:
+        raise ValueError(f"mask must leave every query a key, but {empty} rows are fully masked")
+    return mask

@@ -1,0 +1,55 @@
+"""Null models: attention matrices that carry no learned structure, or have lost it."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from helpers.maths.attention import attention_weights, causal_mask
+from helpers.maths.checks import integer, real_number, real_tensor
+from helpers.maths.draws import gaussian
+
+
+def random_attention(
+    n: int,
+    d: int,
+    *,
+    temperature: float = 1.0,
+    causal: bool = False,
+    samples: int = 1,
+    seed: int = 0,
+) -> Float[Tensor, "samples n n"]:
+    """softmax(QKᵀ / (temperature·√d)) of standard Gaussian Q and K, float64.
+
+    At temperature 1 the logits have variance 1; a temperature of 1/t gives them the standard
+    deviation t. With ``causal`` the upper triangle is masked.
+    """
+    n, d = integer(n, "n", least=1), integer(d, "d", least=1)
+    samples = integer(samples, "samples", least=1)
+    temperature = real_number(temperature, "temperature", above=0)
+    queries, keys = gaussian(2, samples, n, d, seed=seed)
+    mask = causal_mask(n) if causal else None
+    return attention_weights(queries, keys, mask=mask, scale=1 / (temperature * d**0.5))
+
+
+def shuffle_within_rows(
+    weights: Float[Tensor, "*batch n n"], *, seed: int, causal: bool = False
+) -> Float[Tensor, "*batch n n"]:
+    """Each row's entries in a random order of its own, drawn independently row by row.
+
+    This keeps what single rows know (their entropy, their largest weight) and destroys what
+    rows share. Permuting whole rows would be no null at all: PA has the singular values of A.
+    With ``causal`` row i is shuffled within its first i + 1 entries only.
+    """
+    real_tensor(weights, "weights", least_dims=2)
+    if weights.shape[-1] != weights.shape[-2]:
+        raise ValueError(f"weights must be square, but their shape is {tuple(weights.shape)}")
+    generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
+    order = torch.rand(weights.shape, generator=generator, dtype=torch.float64).to(weights.device)
+    if causal:
+        # Masked places sort last, so the allowed ones fill the front of the row.
+        mask = causal_mask(weights.shape[-1], device=weights.device)
+        order = order.masked_fill(~mask, 2.0)
+        order = torch.where(
+            mask, order, 2.0 + torch.arange(weights.shape[-1], device=weights.device)
+        )
+    return weights.gather(-1, order.argsort(-1))

@@ -1,0 +1,386 @@
+"""Which structure does a matrix have, and is it more than chance?
+
+A diagnostic is one number, and it comes with a null. The number says how far a matrix is from a
+structure. The null, the same number on matrices without the structure, says what chance gives.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float, Float64, Int64
+from torch import Tensor
+
+from helpers.maths.checks import integer, real_tensor
+from helpers.maths.spectrum import spectrum
+
+BAND_ENERGY = 0.99
+SAME_SIGMA = 1e-5
+TIE = 1e-9
+ROUNDING = 1e-12
+ORDER_FREE = ("low_rank", "row_stochastic", "flatness")
+"""Diagnostics that no order of rows and columns changes."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """The value of a diagnostic, and its values on null matrices."""
+
+    value: float
+    nulls: Mapping[str, Float64[Tensor, "draws"]]
+    """By the name of the null: "permuted", "shuffled", "Gaussian" or "regrouped"."""
+    structured: str
+    """Whether a "low" or a "high" value means structure."""
+
+    @property
+    def z_scores(self) -> dict[str, float]:
+        """(value − mean)/(standard deviation) for each null, and 0 where all are the same number."""
+        scores = {}
+        for name, null in self.nulls.items():
+            difference, deviation = self.value - float(null.mean()), float(null.std())
+            same = abs(difference) < ROUNDING
+            scores[name] = 0.0 if same else difference / max(deviation, ROUNDING)
+        return scores
+
+    @property
+    def z(self) -> float:
+        """The z-score that speaks least for structure, so against the null that explains it best."""
+        weakest = {"low": max, "high": min}[self.structured]
+        return weakest(self.z_scores.values())
+
+    @property
+    def p(self) -> float:
+        """(1 + null values at least as structured)/(1 + draws), for the null where it is largest."""
+        sign = {"low": 1, "high": -1}[self.structured]
+        return max(
+            (1 + int((sign * null <= sign * self.value + ROUNDING).sum())) / (1 + len(null))
+            for null in self.nulls.values()
+        )
+
+
+def diagnose(
+    matrix: Float[Tensor, "n n"],
+    *,
+    truth: Float[Tensor, "n n"] | None = None,
+    rank: int | None = None,
+    draws: int = 199,
+    seed: int = 0,
+) -> dict[str, Reading]:
+    """All diagnostics of one square matrix by name, in float64, each with its nulls.
+
+    The nulls are ``draws`` matrices each: the matrix with its rows and, independently, its columns
+    in random order ("permuted"), and Gaussian ones of the same norm ("Gaussian"). Where no such
+    permutation changes the number, all entries are dealt out anew instead ("shuffled").
+
+    low_rank: :func:`low_rank_distance` for ``rank``, by default n // 8 and at least 1.
+    toeplitz, circulant, row_stochastic: :func:`toeplitz_distance` and so on.
+    fourier_off_diagonal, bandwidth, flatness, sinusoidal_rows: the functions of these names.
+    sinusoidal_vectors: that function, where null vectors get the matrix's own singular values.
+    principal_angle: with ``truth`` only, the largest angle in degrees between the leading ``rank``
+    singular vectors of both matrices, on the left or on the right.
+
+    Raises TypeError for anything but a real floating tensor; ValueError for a matrix that is not
+    square, not finite, zero or smaller than 4×4, for a ``truth`` of another shape, for ``rank``
+    outside 1 … n and for fewer than two draws.
+    """
+    matrix = _square(matrix, "matrix")
+    n, scale = len(matrix), matrix.abs().max()
+    matrix = matrix / scale  # whose squares neither over- nor underflow
+    rank = max(1, n // 8) if rank is None else integer(rank, "rank", least=1, most=n)
+    draws, seed = integer(draws, "draws", least=2), integer(seed, "seed", least=0)
+    generator = torch.Generator().manual_seed(seed)
+    rows, columns = (_orders(draws, n, generator).to(matrix.device) for _ in range(2))
+    permuted = matrix[rows[:, :, None], columns[:, None, :]]
+    places = _orders(draws, n * n, generator).to(matrix.device)
+    shuffled = matrix.flatten()[places].unflatten(-1, (n, n))
+    normal = torch.randn(draws, n, n, generator=generator, dtype=torch.float64).to(matrix)
+    size = torch.linalg.matrix_norm(matrix) / torch.linalg.matrix_norm(normal)
+    normal = normal * size[:, None, None]
+    sigma = spectrum(matrix).singular_values
+
+    measures = {  # name → function, and the side on which there is structure
+        "low_rank": (lambda A: low_rank_distance(A, rank), "low"),
+        "toeplitz": (toeplitz_distance, "low"),
+        "circulant": (circulant_distance, "low"),
+        "fourier_off_diagonal": (fourier_off_diagonal, "low"),
+        "bandwidth": (bandwidth, "low"),
+        "row_stochastic": (lambda A: row_stochastic_distance(scale * A), "low"),
+        "flatness": (flatness, "high"),
+        "sinusoidal_vectors": (lambda A: sinusoidal_vectors(A, sigma), "high"),
+        "sinusoidal_rows": (sinusoidal_rows, "high"),
+    }
+    if truth is not None:
+        truth = _square(truth, "truth").to(matrix)
+        if truth.shape != matrix.shape:
+            raise ValueError(
+                f"truth must have the matrix's shape {tuple(matrix.shape)}, not {tuple(truth.shape)}"
+            )
+        measures["principal_angle"] = (lambda A: _largest_angle(A, truth, rank), "low")
+
+    readings = {}
+    for name, (measure, structured) in measures.items():
+        first = {"shuffled": shuffled} if name in ORDER_FREE else {"permuted": permuted}
+        nulls = {null: measure(copies) for null, copies in {**first, "Gaussian": normal}.items()}
+        readings[name] = Reading(float(measure(matrix)), nulls, structured)
+    return readings
+
+
+def low_rank_distance(matrices: Float[Tensor, "*batch n n"], rank: int) -> Float[Tensor, "*batch"]:
+    """‖A − A_r‖_F/‖A‖_F = √(Σ_{k>r}σ²/Σσ²), the distance to rank r (Eckart & Young 1936)."""
+    squares = spectrum(matrices).singular_values.square()
+    return (squares[..., rank:].sum(-1) / squares.sum(-1)).sqrt()
+
+
+def toeplitz_distance(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
+    """‖A − P(A)‖_F/‖A‖_F, where P replaces each diagonal i − j = const by its mean."""
+    n = matrices.shape[-1]
+    return _distance(_means(matrices, _lags(n) + n - 1), matrices)
+
+
+def circulant_distance(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
+    """‖A − P(A)‖_F/‖A‖_F, where P replaces each set i − j = const (mod n) by its mean."""
+    return _distance(_means(matrices, _lags(matrices.shape[-1], circular=True)), matrices)
+
+
+def fourier_off_diagonal(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
+    """Share of ‖A‖_F² off the diagonal of F A Fᴴ, with F the unitary DFT.
+
+    It is the square of the circulant distance: the circulant matrices are those with diagonal
+    F A Fᴴ (Gray 2006, section 3.1), and F changes no distance.
+    """
+    moved = torch.fft.ifft(torch.fft.fft(matrices, dim=-2, norm="ortho"), dim=-1, norm="ortho")
+    energy = moved.abs().square()
+    outside = energy - torch.diag_embed(energy.diagonal(dim1=-2, dim2=-1))
+    return outside.sum((-2, -1)) / energy.sum((-2, -1))
+
+
+def bandwidth(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
+    """Smallest b such that the entries at most b places off the diagonal hold 99 % of ‖A‖_F²."""
+    held = _sums(matrices.square(), _lags(matrices.shape[-1]).abs()).cumsum(-1)
+    # A share of exactly 99 % may miss it by rounding.
+    return (held < (BAND_ENERGY - ROUNDING) * held[..., -1:]).sum(-1).to(matrices)
+
+
+def row_stochastic_distance(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
+    """‖A − P(A)‖_F/‖A‖_F, where P(A) is the nearest matrix with A_ij ≥ 0 and row sums 1.
+
+    Each row is projected on the simplex: max(a − θ, 0) with the θ that makes the sum 1 (Duchi et
+    al. 2008, Figure 1). Unlike the other distances, this one depends on the scale of A.
+    """
+    ordered = matrices.sort(-1, descending=True).values
+    counts = torch.arange(1, matrices.shape[-1] + 1, device=matrices.device)
+    shifts = (ordered.cumsum(-1) - 1) / counts
+    support = (ordered > shifts).sum(-1, keepdim=True).clamp(min=1)
+    nearest = (matrices - shifts.gather(-1, support - 1)).clamp(min=0)
+    return _distance(nearest, matrices)
+
+
+def flatness(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
+    """Participation ratio of σ² over n: 1 if all σ are equal, 1/n for rank one, ½ for large Gaussian A."""
+    return spectrum(matrices).participation_ratio / matrices.shape[-1]
+
+
+def sinusoidal_rows(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
+    """:func:`sinusoid_overlap` of the rows, in the mean weighted by their squared norms."""
+    held = _held_by_sinusoids(matrices.mT).amax(-2)
+    return held.sum(-1) / matrices.square().sum((-2, -1))
+
+
+def sinusoidal_vectors(
+    matrices: Float[Tensor, "*batch n n"], singular_values: Float[Tensor, "n"]
+) -> Float[Tensor, "*batch"]:
+    """:func:`sinusoid_overlap` of the left and right singular vectors, in the mean weighted by σ².
+
+    ``singular_values`` are the σ, descending, that weight the vectors and group them: where two σ
+    differ by less than 1e-5 σ₁ their vectors are known up to a rotation only, and the subspace is
+    measured.
+    """
+    U, _, Vh = torch.linalg.svd(matrices)
+    weights = (singular_values / singular_values[0]).square()
+    gaps = singular_values[:-1] - singular_values[1:] > SAME_SIGMA * singular_values[0]
+    ends = [*(gaps.nonzero().flatten() + 1).tolist(), len(weights)]
+    groups = [(i, j) for i, j in zip([0, *ends], ends, strict=False) if j - i > 1]
+    means = []
+    for side in (U, Vh.mT):
+        shares = _held_by_sinusoids(side).amax(-2)
+        for i, j in groups:
+            if weights[i:j].sum() > TIE * weights.sum():
+                shares[..., i:j] = sinusoid_overlap(side[..., i:j])[..., None]
+        means.append((shares * weights).sum(-1) / weights.sum())
+    return (means[0] + means[1]) / 2
+
+
+def sinusoid_overlap(basis: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch"]:
+    """How nearly the span of k orthonormal columns is a span of sinusoids: 1 if it is.
+
+    For one vector u it is max_f ‖P_f u‖², the largest share of its energy that a·cos(2πft) +
+    b·sin(2πft) can hold, over frequencies 0 ≤ f ≤ ½. For a subspace the unit vector in it that is
+    most nearly a sinusoid is taken out, then the next one, and the k shares are averaged. The
+    choice is greedy, so the mean is a lower bound; it is the same for every orthonormal basis of the
+    subspace. The frequencies are the multiples of 1/(4n) and 1/(4(n + 1)), those of the DFT, the
+    DCT-II and the DST-I among them.
+    """
+    n, k = basis.shape[-2:]
+    if k == n:
+        return torch.ones(basis.shape[:-2], dtype=basis.dtype, device=basis.device)
+    parts, shares = torch.einsum("fns,...nk->...fsk", _sinusoids(n).to(basis), basis), []
+    for _ in range(k):
+        a, b, c = (
+            (parts[..., i, :] * parts[..., j, :]).sum(-1) for i, j in ((0, 0), (0, 1), (1, 1))
+        )
+        # The larger eigenvalue of the 2×2 matrix ((a, b), (b, c)) of each frequency. Among equal
+        # ones a frequency whose sine and cosine are both in the subspace spoils nothing for others.
+        larger = (a + c) / 2 + torch.hypot((a - c) / 2, b)
+        best = (larger + TIE * (a + c)).argmax(-1, keepdim=True)
+        shares.append(larger.gather(-1, best)[..., 0])
+        if k > 1:
+            chosen = parts.take_along_dim(best[..., None, None], -3)[..., 0, :, :]
+            angle = torch.atan2(2 * b, a - c).gather(-1, best) / 2  # of the larger eigenvector
+            direction = angle.cos() * chosen[..., 0, :] + angle.sin() * chosen[..., 1, :]
+            direction = torch.nn.functional.normalize(direction, dim=-1)[..., None, None, :]
+            parts = parts - (parts * direction).sum(-1, keepdim=True) * direction
+    return torch.stack(shares).mean(0)
+
+
+def principal_angles(
+    U: Float[Tensor, "*batch n r"], W: Float[Tensor, "*batch n r"]
+) -> Float[Tensor, "*batch r"]:
+    """Principal angles in radians, ascending, between the spans of two orthonormal bases.
+
+    Björck & Golub 1973: the cosines are the singular values of UᵀW, the sines those of W − UUᵀW.
+    Each angle is taken from the one of the two that rounding hurts less.
+    """
+    cross = U.mT @ W
+    cosines = torch.linalg.svdvals(cross).clamp(max=1)
+    sines = torch.linalg.svdvals(W - U @ cross).flip(-1).clamp(max=1)
+    return torch.where(cosines > math.sqrt(0.5), sines.asin(), cosines.acos())
+
+
+def _largest_angle(matrices: Tensor, truth: Tensor, rank: int) -> Tensor:
+    """In degrees, between the leading singular vectors on the left or on the right."""
+    (U, _, Vh), (W, _, Zh) = torch.linalg.svd(matrices), torch.linalg.svd(truth)
+    angles = [
+        principal_angles(mine[..., :rank], true[:, :rank].expand_as(mine[..., :rank]))[..., -1]
+        for mine, true in ((U, W), (Vh.mT, Zh.mT))
+    ]
+    return torch.maximum(*angles).rad2deg()
+
+
+def input_dependence(
+    inputs: Float[Tensor, "samples n width"],
+    outputs: Float[Tensor, "samples n width"],
+    *,
+    draws: int = 199,
+    seed: int = 0,
+) -> Reading:
+    """Do all samples share one operator? If not, it depends on the sample, and maybe on its input.
+
+    M is the least-squares operator of all pairs of columns (x, y), and r = y − Mx. If a sample has
+    an operator of its own, r = (T(X) − M)x + noise: columns of one sample whose inputs are alike
+    have residuals that are alike. The value is the correlation Σ⟨x_c, x_c'⟩⟨r_c, r_c'⟩/(Σ⟨x_c, x_c'⟩²
+    Σ⟨r_c, r_c'⟩²)^½ over pairs c ≠ c' within a sample. For one fixed operator it doesn't matter how
+    the pairs (x, y) are grouped into samples, so the null ("regrouped") deals them out anew.
+
+    This presumes pairs that are independent and alike in distribution: noise that a sample's columns
+    share is flagged too. And it can't tell an operator that follows the input from one that differs
+    from sample to sample for another reason.
+
+    Raises TypeError or ValueError for tensors that are not real and finite, differ in shape, have
+    samples or width below 2, or hold no more pairs than n.
+    """
+    inputs = real_tensor(inputs, "inputs", least_dims=3).double()
+    outputs = real_tensor(outputs, "outputs", least_dims=3).double()
+    if inputs.shape != outputs.shape or inputs.ndim != 3:
+        shapes = f"{tuple(inputs.shape)} and {tuple(outputs.shape)}"
+        raise ValueError(f"inputs and outputs must both be (samples, n, width), not {shapes}")
+    samples, n, width = inputs.shape
+    if samples < 2 or width < 2 or samples * width <= n:
+        raise ValueError(
+            f"inputs must have at least 2 samples of width 2 and more than n = {n} columns in all, "
+            f"not {samples} of width {width}"
+        )
+    integer(draws, "draws", least=2)
+    generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
+    x, y = inputs.mT.flatten(0, 1), outputs.mT.flatten(0, 1)  # one pair per row
+    # gelsd, because PyTorch (2.13) leaves a list unset that the default, gelsy, reads if x has not full rank.
+    residuals = y - x @ torch.linalg.lstsq(x, y, driver="gelsd").solution
+    if torch.linalg.norm(residuals) < 1e-9 * torch.linalg.norm(y):
+        residuals = torch.zeros_like(residuals)  # rounding has no structure worth a test
+
+    def correlation(order: Int64[Tensor, "pairs"]) -> Tensor:
+        grams = [part[order].unflatten(0, (samples, width)) for part in (x, residuals)]
+        alike, also = (torch.tril(gram @ gram.mT, -1) for gram in grams)
+        size = alike.square().sum() * also.square().sum()
+        return torch.where(size > 0, (alike * also).sum() / size.sqrt(), 0)
+
+    dealt = [torch.randperm(len(x), generator=generator).to(x.device) for _ in range(draws)]
+    value = float(correlation(torch.arange(len(x), device=x.device)))
+    return Reading(value, {"regrouped": torch.stack([correlation(o) for o in dealt])}, "high")
+
+
+def _square(matrix: Tensor, name: str) -> Tensor:
+    real_tensor(matrix, name, least_dims=2)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(
+            f"{name} must be one square matrix, but its shape is {tuple(matrix.shape)}"
+        )
+    if len(matrix) < 4:
+        raise ValueError(f"{name} must be at least 4×4, but its shape is {tuple(matrix.shape)}")
+    if not matrix.any():
+        raise ValueError(f"{name} must not be zero: it has no direction to diagnose")
+    return matrix.detach().double()
+
+
+def _distance(nearest: Tensor, matrices: Tensor) -> Tensor:
+    """‖A − nearest‖_F/‖A‖_F of each matrix A of a batch, whatever its scale."""
+
+    def size(part: Tensor) -> Tensor:
+        largest = part.abs().amax((-2, -1), keepdim=True).clamp(min=torch.finfo(part.dtype).tiny)
+        return largest[..., 0, 0] * torch.linalg.matrix_norm(part / largest)
+
+    return size(matrices - nearest) / size(matrices)
+
+
+def _lags(n: int, circular: bool = False) -> Int64[Tensor, "n n"]:
+    """i − j, modulo n if ``circular``."""
+    index = torch.arange(n)
+    lags = index[:, None] - index
+    return lags % n if circular else lags
+
+
+def _means(matrices: Tensor, labels: Int64[Tensor, "n n"]) -> Tensor:
+    """Every entry replaced by the mean of those with its label: an orthogonal projection."""
+    counts = labels.flatten().bincount().to(matrices.device)
+    return (_sums(matrices, labels) / counts)[..., labels.to(matrices.device)]
+
+
+def _sums(matrices: Tensor, labels: Int64[Tensor, "n n"]) -> Tensor:
+    """The sum of the entries of each label 0, 1, … : (…, labels)."""
+    sums = matrices.new_zeros(*matrices.shape[:-2], int(labels.max()) + 1)
+    return sums.index_add(-1, labels.flatten().to(matrices.device), matrices.flatten(-2))
+
+
+def _orders(draws: int, n: int, generator: torch.Generator) -> Int64[Tensor, "draws n"]:
+    """Independent uniform permutations of 0 … n − 1."""
+    return torch.rand(draws, n, generator=generator, dtype=torch.float64).argsort(-1)
+
+
+def _held_by_sinusoids(vectors: Tensor) -> Tensor:
+    """‖P_f v‖² for each frequency f and each column v: (…, frequencies, columns)."""
+    cosine, sine = _sinusoids(vectors.shape[-2]).to(vectors).unbind(-1)
+    return (cosine @ vectors).square() + (sine @ vectors).square()
+
+
+def _sinusoids(n: int) -> Float64[Tensor, "frequencies n 2"]:
+    """An orthonormal basis of span{cos 2πft, sin 2πft}, t = ½ … n − ½, for each frequency.
+
+    At f = 0 and f = ½ one of the two vanishes.
+    """
+    steps = [torch.arange(2 * m + 1, dtype=torch.float64) / (4 * m) for m in (n, n + 1)]
+    t = torch.arange(n, dtype=torch.float64) - (n - 1) / 2
+    angles = 2 * math.pi * torch.outer(torch.cat(steps), t)
+    # About the middle of the interval cosine and sine are even and odd, so orthogonal already.
+    planes = torch.stack([angles.cos(), angles.sin()], dim=-1)
+    sizes = torch.linalg.vector_norm(planes, dim=-2, keepdim=True)
+    return torch.where(sizes > 1e-9, planes / sizes.clamp(min=1e-9), 0)

@@ -1,0 +1,222 @@
+"""A small causal transformer over bytes, its committed checkpoint, and what is measured on it.
+
+Pre-layer-norm blocks as in GPT-2 (Radford et al. 2019) with tied embeddings and the book's own
+:func:`helpers.maths.attention_weights`, so the formula on the page is the formula that was
+trained. Positions enter by rotating queries and keys (Su et al. 2021): with learned positions the
+same budget of training stayed at the loss of a bigram model. The projections have no bias, so the
+logit of places i and j is x_i·W_Q·R·W_Kᵀ·x_jᵀ / √d, where the rotation R depends on i − j.
+``python -m experiments.decoder_seeds`` made the checkpoint.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from helpers.maths.attention import attention_weights, causal_mask
+from helpers.maths.checks import integer
+from helpers.models.files import read_verified
+
+DECODER_FILE = Path(__file__).parents[1] / "data" / "decoder.safetensors"
+DECODER_SHA256 = "a930150c3d473aa3ca600ee8adc9e692df6efc2c862978013f70ffb381274dcd"
+
+BYTES = 256
+"""Size of the vocabulary: text is its UTF-8 bytes."""
+
+ROTATION_BASE = 1000.0
+"""Slowest rotation: one turn in about 2π·1000 tokens, slow enough for contexts of 256."""
+
+Transform = Callable[[int, Tensor], Tensor]
+"""``transform(layer, A) -> A`` with A of shape (batch, heads, n, n); may return any such tensor."""
+
+
+class Block(nn.Module):
+    """x + Attention(LN x), then x + MLP(LN x)."""
+
+    def __init__(self, width: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
+        # Row vectors times matrices, as in the text: queries = x W_Q. Head h owns the columns
+        # h·d … (h+1)·d − 1 of W_Q, W_K and W_V, and the same rows of W_O.
+        self.W_Q, self.W_K, self.W_V, self.W_O = (
+            nn.Parameter(torch.empty(width, width)) for _ in range(4)
+        )
+        self.mlp = nn.Sequential(
+            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
+        )
+
+    def queries_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotated queries and keys (batch, heads, n, d) of the stream x (batch, n, width)."""
+        x = self.attention_norm(x)
+        return rotate(self._split(x @ self.W_Q)), rotate(self._split(x @ self.W_K))
+
+    def values(self, x: Tensor) -> Tensor:
+        """Values (batch, heads, n, d)."""
+        return self._split(self.attention_norm(x) @ self.W_V)
+
+    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+        """The block's output with ``weights`` (batch, heads, n, n) as its attention matrices."""
+        x = x + (weights @ self.values(x)).transpose(-3, -2).flatten(-2) @ self.W_O
+        return x + self.mlp(self.mlp_norm(x))
+
+    def _split(self, rows: Tensor) -> Tensor:  # (batch, n, width) → (batch, heads, n, d)
+        return rows.unflatten(-1, (self.heads, -1)).transpose(-3, -2)
+
+
+class Decoder(nn.Module):
+    """Causal transformer over bytes; its weights are a function of ``seed`` alone.
+
+    Matrices are N(0, 1/fan-in), so that attention logits have about unit variance before training;
+    those that write into the residual stream (W_O, the MLP's second) are smaller by 1/√(2·layers),
+    as in GPT-2; biases are 0.
+
+    Raises ValueError or TypeError for sizes that are not positive integers, or a ``width`` that
+    does not give every head an even width.
+    """
+
+    def __init__(
+        self, *, seed: int, width: int = 96, layers: int = 4, heads: int = 4, context: int = 256
+    ) -> None:
+        super().__init__()
+        width, heads = integer(width, "width", least=1), integer(heads, "heads", least=1)
+        layers, self.context = (
+            integer(layers, "layers", least=1),
+            integer(context, "context", least=1),
+        )
+        if width % (2 * heads):
+            raise ValueError(f"width must be a multiple of 2·heads = {2 * heads}, not {width}")
+        # "meta" tensors hold no numbers, so building the modules draws nothing from global state.
+        with torch.device("meta"):
+            self.embedding = nn.Embedding(BYTES, width)
+            self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
+            self.norm = nn.LayerNorm(width)
+        self.to_empty(device="cpu")
+        self._draw(torch.Generator().manual_seed(integer(seed, "seed", least=0)))
+
+    @torch.no_grad()
+    def _draw(self, generator: torch.Generator) -> None:
+        width = self.embedding.embedding_dim
+        for name, parameter in self.named_parameters():
+            if name.endswith("bias"):
+                parameter.zero_()
+            elif "norm" in name:
+                parameter.fill_(1)
+            else:
+                fan_in = 4 * width if name.endswith("mlp.2.weight") else width
+                writes = name.endswith(("W_O", "mlp.2.weight"))
+                variance = 1 / fan_in / (2 * len(self.blocks) if writes else 1)
+                parameter.normal_(0, math.sqrt(variance), generator=generator)
+
+    def forward(
+        self, tokens: Int64[Tensor, "batch n"], transform: Transform | None = None
+    ) -> Float[Tensor, "batch n 256"]:
+        """Logits of the next byte at every place.
+
+        ``transform(layer, A)`` may replace the attention matrices A (batch, heads, n, n) of each
+        layer before they mix values: truncate them, zero a head, return others.
+
+        Raises TypeError unless ``tokens`` is an int64 tensor, ValueError unless it is
+        two-dimensional, not empty, within 0 … 255 and no longer than the context.
+        """
+        return self.norm(self._stream(tokens, transform)) @ self.embedding.weight.T
+
+    def attention(
+        self, tokens: Int64[Tensor, "batch n"]
+    ) -> Float[Tensor, "batch layers heads n n"]:
+        """Attention matrices of every layer and head, rows summing to one, upper triangle 0."""
+        weights: list[Tensor] = []
+        self._stream(tokens, lambda _, A: weights.append(A) or A)
+        return torch.stack(weights, 1)
+
+    def queries_keys(
+        self, tokens: Int64[Tensor, "batch n"]
+    ) -> tuple[Float[Tensor, "batch layers heads n d"], Float[Tensor, "batch layers heads n d"]]:
+        """Queries and keys of every layer and head: A = softmax(QKᵀ/√d) under the causal mask."""
+        return self.heads(tokens)[:2]
+
+    def heads(
+        self, tokens: Int64[Tensor, "batch n"]
+    ) -> tuple[Float[Tensor, "batch layers heads n d"], ...]:
+        """Queries, keys and values of every layer and head."""
+        triples: list[tuple[Tensor, Tensor, Tensor]] = []
+        self._stream(tokens, None, triples)
+        return tuple(torch.stack(part, 1) for part in zip(*triples, strict=True))
+
+    def _stream(
+        self,
+        tokens: Tensor,
+        transform: Transform | None,
+        triples: list[tuple[Tensor, Tensor, Tensor]] | None = None,
+    ) -> Tensor:
+        check_tokens(tokens, self.context)
+        mask = causal_mask(tokens.shape[1], device=tokens.device)
+        x = self.embedding(tokens)
+        for layer, block in enumerate(self.blocks):
+            queries, keys = block.queries_keys(x)
+            if triples is not None:
+                triples.append((queries, keys, block.values(x)))
+            weights = attention_weights(queries, keys, mask=mask)
+            x = block(x, weights if transform is None else transform(layer, weights))
+        return x
+
+
+def rotate(rows: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
+    """Turn row i by i·θ_k in the plane of its coordinates k and k + d/2, θ_k = base^(−2k/d).
+
+    Inner products of rotated rows i and j depend on the places through j − i only (Su et al. 2021).
+    """
+    n, d = rows.shape[-2:]
+    speeds = ROTATION_BASE ** (-torch.arange(0, d, 2, dtype=rows.dtype, device=rows.device) / d)
+    angles = torch.arange(n, dtype=rows.dtype, device=rows.device)[:, None] * speeds
+    first, second = rows.chunk(2, -1)
+    turned = (
+        first * angles.cos() - second * angles.sin(),
+        first * angles.sin() + second * angles.cos(),
+    )
+    return torch.cat(turned, -1)
+
+
+def load_decoder(
+    path: Path = DECODER_FILE,
+    sha256: str = DECODER_SHA256,
+    *,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float64,
+) -> Decoder:
+    """The trained decoder (seed 0 of ``experiments.decoder_seeds``), in evaluation mode.
+
+    Raises :class:`helpers.models.files.ModelFileError` when the file is missing or its SHA-256 is not
+    ``sha256``; nothing is read from a file that fails.
+    """
+    weights = safetensors.torch.load(read_verified(Path(path), sha256))
+    decoder = Decoder(seed=0)
+    decoder.load_state_dict(weights)
+    return decoder.to(device=device, dtype=dtype).eval().requires_grad_(False)
+
+
+def bits_per_byte(
+    decoder: Decoder, batch: Int64[Tensor, "batch n_plus_1"], transform: Transform | None = None
+) -> float:
+    """Mean −log₂ of the probability given to each next byte."""
+    logits = decoder(batch[:, :-1], transform)
+    loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+    return loss.item() / math.log(2)
+
+
+def check_tokens(tokens: object, context: int) -> None:
+    if not isinstance(tokens, Tensor) or tokens.dtype != torch.int64:
+        kind = tokens.dtype if isinstance(tokens, Tensor) else type(tokens).__name__
+        raise TypeError(f"tokens must be an int64 tensor, not {kind}")
+    shape = tuple(tokens.shape)
+    if tokens.ndim != 2 or tokens.numel() == 0:
+        raise ValueError(f"tokens must have shape (batch, n) and not be empty, not {shape}")
+    if shape[1] > context:
+        raise ValueError(f"tokens must have at most {context} columns, the context, not {shape[1]}")
+    least, most = int(tokens.min()), int(tokens.max())
+    if least < 0 or most >= BYTES:
+        raise ValueError(f"tokens must lie in 0 … {BYTES - 1}, but run {least} … {most}")

@@ -1,0 +1,100 @@
+"""The committed texts: what they are, that they fill the window, and what is kept from training."""
+
+import platform
+
+import pytest
+import torch
+
+from helpers.data import (
+    FIRST_WORD_PIECE,
+    TEXT_KINDS,
+    TEXTS_PER_KIND,
+    VOCABULARY_SIZE,
+    first_sentence,
+    heldout_text,
+    make_texts,
+    random_word_pieces,
+    text,
+    training_text,
+)
+from helpers.models import MINILM_WINDOW, minilm_tokens
+
+
+@pytest.mark.parametrize("kind", TEXT_KINDS)
+def test_every_text_fills_the_window_and_none_is_like_another(kind):
+    tokens = [minilm_tokens(text(kind, index), MINILM_WINDOW) for index in range(TEXTS_PER_KIND)]
+    assert all(len(row) == MINILM_WINDOW for row in tokens)
+    assert len({tuple(row.tolist()) for row in tokens}) == TEXTS_PER_KIND
+
+
+def test_prose_has_no_tables_and_code_starts_at_a_definition():
+    for index in range(TEXTS_PER_KIND):
+        assert not {"|", "+-", "==="} & set(text("prose", index).split())
+        assert "|" not in text("prose", index)
+        assert text("code", index).startswith(("class ", "def "))
+
+
+@pytest.mark.parametrize("index", range(TEXTS_PER_KIND))
+def test_repeated_is_one_sentence_of_the_prose(index):
+    sentence = first_sentence(text("prose", index))
+    assert sentence in " ".join(text("prose", index).split())
+    assert text("repeated", index).replace(sentence, "").strip() == ""
+
+
+def test_random_word_pieces_are_uniform_and_seeded():
+    pieces = random_word_pieces(100_000, seed=3)
+    assert torch.equal(pieces, random_word_pieces(100_000, seed=3))
+    assert not torch.equal(pieces, random_word_pieces(100_000, seed=4))
+    assert pieces.min() >= FIRST_WORD_PIECE
+    assert pieces.max() < VOCABULARY_SIZE
+    # Mean and standard deviation of a uniform draw, within five standard errors.
+    width = VOCABULARY_SIZE - FIRST_WORD_PIECE
+    middle = (VOCABULARY_SIZE + FIRST_WORD_PIECE - 1) / 2
+    assert abs(pieces.double().mean() - middle) < 5 * width / (12 * 100_000) ** 0.5
+    assert abs(pieces.double().std() - width / 12**0.5) < 0.01 * width
+
+
+@pytest.mark.parametrize("kind", ["Prose", "", "random"])
+def test_unknown_kind(kind):
+    with pytest.raises(ValueError, match=r"kind must be one of 'prose', .*, not "):
+        text(kind, 0)
+
+
+@pytest.mark.parametrize(("index", "error"), [(-1, ValueError), (10, ValueError)])
+def test_index_out_of_range(index, error):
+    with pytest.raises(error, match=f"index must be between 0 and 9, not {index}"):
+        text("code", index)
+
+
+def test_no_sentence():
+    with pytest.raises(ValueError, match="prose must hold a sentence"):
+        first_sentence("too short. and no capital letter in front")
+
+
+def test_nothing_held_out_is_trained_on():
+    held_out = heldout_text()
+    training = make_texts.squeezed(training_text())
+    prose = [text("prose", index) for index in range(TEXTS_PER_KIND)]
+    long = [
+        make_texts.squeezed(part)
+        for part in make_texts.paragraphs("\n\n".join([held_out, *prose]))
+        if len(part) > 100
+    ]
+    assert len(long) > 100
+    leaked = [part for part in long if part in training]
+    assert not leaked, leaked[:3]
+    # Phrases do recur; stretches of 60 characters hardly ever (0.5 % when this was written).
+    text_ = make_texts.squeezed(held_out)
+    stretches = [text_[start : start + 60] for start in range(0, len(text_) - 60, 37)]
+    assert sum(stretch in training for stretch in stretches) < 0.01 * len(stretches)
+
+
+@pytest.mark.skipif(
+    platform.python_version() != "3.11.7", reason="the texts were cut from Python 3.11.7"
+)
+def test_the_committed_texts_are_what_the_script_makes():
+    assert heldout_text() == make_texts.held_out()
+    assert training_text() == make_texts.training_text(make_texts.held_out())
+    for index in range(TEXTS_PER_KIND):
+        assert text("prose", index) == make_texts.prose(make_texts.PROSE_TOPICS[index])
+        assert text("code", index) == make_texts.code(make_texts.CODE_MODULES[index])

@@ -1,0 +1,860 @@
+"""Diagnostics against their definitions, on matrices whose structure is known, and against chance."""
+
+from itertools import permutations
+
+import numpy as np
+import pytest
+import scipy.fft
+import scipy.linalg
+import scipy.optimize
+import scipy.stats
+import torch
+
+from helpers.data import cases
+from helpers.maths import (
+    Reading,
+    bandwidth,
+    circulant_distance,
+    diagnose,
+    flatness,
+    fourier_off_diagonal,
+    input_dependence,
+    low_rank_distance,
+    principal_angles,
+    row_stochastic_distance,
+    signed_qr,
+    sinusoid_overlap,
+    sinusoidal_rows,
+    sinusoidal_vectors,
+    spectrum,
+    toeplitz_distance,
+)
+
+F64 = torch.float64
+SIZES = [4, 5, 8, 33]
+
+
+def gaussian(*shape, seed=0):
+    # Far from the seeds of the nulls, so that no matrix is its own null.
+    generator = torch.Generator().manual_seed(10_000 + seed)
+    return torch.randn(*shape, generator=generator, dtype=F64)
+
+
+def orthonormal(rows, columns, seed=0):
+    return signed_qr(gaussian(rows, columns, seed=seed))
+
+
+def tensor(array):
+    return torch.tensor(np.array(array, dtype=float, order="C"))
+
+
+def default_rank(matrix):
+    return max(1, matrix.shape[-1] // 8)
+
+
+MEASURES = {
+    "low_rank": lambda A: low_rank_distance(A, default_rank(A)),
+    "toeplitz": toeplitz_distance,
+    "circulant": circulant_distance,
+    "fourier_off_diagonal": fourier_off_diagonal,
+    "bandwidth": bandwidth,
+    "row_stochastic": row_stochastic_distance,
+    "flatness": flatness,
+    "sinusoidal_vectors": lambda A: sinusoidal_vectors(A, spectrum(A).singular_values),
+    "sinusoidal_rows": sinusoidal_rows,
+}
+HIGH = {"flatness", "sinusoidal_vectors", "sinusoidal_rows"}  # where structure is a high value
+
+
+# Definitions: each diagnostic once more, in numpy and scipy, one matrix and one loop at a time
+
+
+def relative_distance(A, nearest):
+    return np.linalg.norm(A - nearest) / np.linalg.norm(A)
+
+
+def low_rank_by_truncation(A):
+    U, S, Vh = np.linalg.svd(A)
+    r = max(1, len(A) // 8)
+    return relative_distance(A, U[:, :r] * S[:r] @ Vh[:r])
+
+
+def toeplitz_by_diagonals(A):
+    n = len(A)
+    means = [np.diagonal(A, offset).mean() for offset in range(1 - n, n)]
+    return relative_distance(A, scipy.linalg.toeplitz(means[n - 1 :: -1], means[n - 1 :]))
+
+
+def circulant_by_diagonals(A):
+    n = len(A)
+    column = [np.mean([A[(j + shift) % n, j] for j in range(n)]) for shift in range(n)]
+    return relative_distance(A, scipy.linalg.circulant(column))
+
+
+def off_diagonal_by_matrices(A):
+    F = scipy.linalg.dft(len(A), scale="sqrtn")
+    energy = np.abs(F @ A @ F.conj().T) ** 2
+    return 1 - np.trace(energy) / energy.sum()
+
+
+def bandwidth_by_trying(A):
+    return next(
+        b for b in range(len(A)) if np.sum(np.triu(np.tril(A, b), -b) ** 2) >= 0.99 * np.sum(A**2)
+    )
+
+
+def row_stochastic_by_bisection(A):
+    nearest = []
+    for row in A:
+        surplus = lambda theta, row=row: np.maximum(row - theta, 0).sum() - 1  # noqa: E731
+        theta = scipy.optimize.brentq(surplus, row.min() - 1, row.max(), xtol=1e-14)
+        nearest.append(np.maximum(row - theta, 0))
+    return relative_distance(A, np.array(nearest))
+
+
+def flatness_by_moments(A):
+    energy = np.linalg.svd(A, compute_uv=False) ** 2
+    return energy.mean() ** 2 / np.mean(energy**2)
+
+
+def waves(n):
+    """(cos 2πft, sin 2πft) for each frequency, with t from 0, not orthogonal."""
+    frequencies = [k / (4 * m) for m in (n, n + 1) for k in range(2 * m + 1)]
+    t = np.arange(n)
+    return [
+        np.stack([np.cos(2 * np.pi * f * t), np.sin(2 * np.pi * f * t)], 1) for f in frequencies
+    ]
+
+
+def share_of(wave, vector):
+    fit = wave @ np.linalg.lstsq(wave, vector, rcond=1e-9)[0]
+    return fit @ fit / (vector @ vector)
+
+
+def sinusoidal_rows_by_fits(A):
+    shares = [max(share_of(wave, row) for wave in waves(len(A))) for row in A]
+    return np.average(shares, weights=(A**2).sum(1))
+
+
+def sinusoidal_vectors_by_fits(A):
+    U, S, Vh = np.linalg.svd(A)
+    shares = [
+        np.mean([max(share_of(wave, v) for wave in waves(len(A))) for v in pair])
+        for pair in zip(U.T, Vh, strict=True)
+    ]
+    return np.average(shares, weights=S**2)
+
+
+DEFINITIONS = {
+    "low_rank": low_rank_by_truncation,
+    "toeplitz": toeplitz_by_diagonals,
+    "circulant": circulant_by_diagonals,
+    "fourier_off_diagonal": off_diagonal_by_matrices,
+    "bandwidth": bandwidth_by_trying,
+    "row_stochastic": row_stochastic_by_bisection,
+    "flatness": flatness_by_moments,
+    "sinusoidal_vectors": sinusoidal_vectors_by_fits,
+    "sinusoidal_rows": sinusoidal_rows_by_fits,
+}
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("name", DEFINITIONS)
+def test_definition(name, n):
+    decaying = gaussian(n, n) * torch.exp(-(torch.arange(n) - torch.arange(n)[:, None]).abs())
+    for matrix in (gaussian(n, n), decaying, decaying.triu() + 0.2):
+        value = float(MEASURES[name](matrix))
+        assert value == pytest.approx(DEFINITIONS[name](matrix.numpy()), abs=1e-10)
+
+
+@pytest.mark.parametrize("n", SIZES)
+def test_off_diagonal_energy_is_the_squared_circulant_distance(n):
+    matrices = gaussian(20, n, n)
+    distance = circulant_distance(matrices)
+    torch.testing.assert_close(fourier_off_diagonal(matrices), distance**2, atol=1e-12, rtol=0)
+
+
+def test_no_random_row_of_the_simplex_is_nearer():
+    matrix = 0.3 * gaussian(6, 6)
+    rows = torch.softmax(3 * gaussian(2000, 6, 6, seed=1), dim=-1)
+    others = torch.linalg.matrix_norm(rows - matrix) / torch.linalg.matrix_norm(matrix)
+    assert row_stochastic_distance(matrix) < others.min()
+
+
+def test_bandwidth_at_exactly_99_percent():
+    matrix = 0.1 * torch.ones(100, 1, dtype=F64).mT.diag_embed()[0]  # energy 1 on the diagonal
+    matrix[0, 5] = (1 / 99) ** 0.5  # and 1/99 at distance 5
+    assert bandwidth(matrix) == 0
+    matrix[0, 5] *= 1.001
+    assert bandwidth(matrix) == 5
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_a_batch_is_measured_one_by_one(name):
+    if name == "sinusoidal_vectors":  # its batch is of nulls, which share the weights
+
+        def measure(A):
+            return sinusoidal_vectors(A, torch.arange(6, 0, -1, dtype=F64))
+    else:
+        measure = MEASURES[name]
+    matrices = gaussian(2, 3, 6, 6)
+    values = measure(matrices)
+    assert values.shape == (2, 3)
+    single = torch.stack([measure(matrix) for matrix in matrices.flatten(0, 1)])
+    torch.testing.assert_close(values.flatten(), single, atol=1e-12, rtol=0)
+
+
+@pytest.mark.parametrize("name", sorted(MEASURES.keys() - {"row_stochastic"}))
+@pytest.mark.parametrize("scale", [-1.0, 1e-6, 1e6])
+def test_scale_does_not_matter(name, scale):
+    matrix = gaussian(8, 8)
+    torch.testing.assert_close(
+        MEASURES[name](scale * matrix), MEASURES[name](matrix), atol=1e-10, rtol=0
+    )
+
+
+def test_scale_matters_to_row_stochastic():
+    weights = torch.softmax(gaussian(8, 8), dim=-1)
+    assert row_stochastic_distance(weights) < 1e-15
+    assert row_stochastic_distance(2 * weights) > 0.3
+
+
+@pytest.mark.parametrize("name", MEASURES)
+def test_float32_stays_float32(name):
+    matrix = gaussian(8, 8).float()
+    value = MEASURES[name](matrix)
+    assert value.dtype == torch.float32
+    assert float(value) == pytest.approx(float(MEASURES[name](matrix.double())), abs=1e-5)
+
+
+def test_large_gaussian_matrices_are_half_flat():
+    assert float(flatness(gaussian(300, 300))) == pytest.approx(0.5, abs=0.01)
+
+
+# Known matrices: what is exactly there, what is there in part, and what isn't there
+
+
+def blocks(n, random):
+    block = random.normal(size=(2 * n, 4, 4))
+    return np.block([[block[i - j + n] for j in range(n // 4)] for i in range(n // 4)])
+
+
+def doubly_stochastic(n, random):
+    A = np.exp(random.normal(size=(n, n)))
+    for _ in range(300):
+        A /= A.sum(0)
+        A /= A.sum(1, keepdims=True)
+    return A
+
+
+def symmetric_circulant(n, random):
+    column = random.normal(size=n)
+    return scipy.linalg.circulant(column + np.roll(column[::-1], 1))
+
+
+def transform(kind, type_):
+    return lambda n, random: kind(np.eye(n), type=type_, norm="ortho", axis=0)
+
+
+CIRCULANT = {"toeplitz": 0, "circulant": 0, "fourier_off_diagonal": 0}
+ORTHOGONAL = {"flatness": 1, "sinusoidal_vectors": 1}
+WAVES = {**ORTHOGONAL, "sinusoidal_rows": 1}
+# name → (matrix of n and a numpy generator, exact values, diagnostics with no claim for this matrix)
+KNOWN = {
+    "Gaussian": (lambda n, random: random.normal(size=(n, n)), {}, ""),
+    "identity": (
+        lambda n, random: np.eye(n),
+        {**CIRCULANT, **ORTHOGONAL, "bandwidth": 0, "row_stochastic": 0},
+        "",
+    ),
+    "cyclic shift": (
+        lambda n, random: np.roll(np.eye(n), 1, axis=0),
+        {**CIRCULANT, **ORTHOGONAL, "row_stochastic": 0},
+        "",
+    ),
+    "permutation": (
+        lambda n, random: np.eye(n)[random.permutation(n)],
+        {**ORTHOGONAL, "row_stochastic": 0},
+        "",
+    ),
+    "circulant": (
+        lambda n, random: scipy.linalg.circulant(random.normal(size=n)),
+        {**CIRCULANT, "sinusoidal_vectors": 1},
+        "row_stochastic flatness low_rank sinusoidal_rows",
+    ),
+    "symmetric circulant": (
+        symmetric_circulant,
+        {**CIRCULANT, "sinusoidal_vectors": 1},
+        "row_stochastic flatness low_rank sinusoidal_rows bandwidth",
+    ),
+    "Toeplitz": (
+        lambda n, random: scipy.linalg.toeplitz(random.normal(size=n), random.normal(size=n)),
+        {"toeplitz": 0},
+        "circulant fourier_off_diagonal row_stochastic flatness sinusoidal_vectors low_rank",
+    ),
+    "tridiagonal Toeplitz": (
+        lambda n, random: scipy.linalg.toeplitz([2.0, -1.0] + [0.0] * (n - 2)),
+        {"toeplitz": 0, "bandwidth": 1, "sinusoidal_vectors": 1},
+        "circulant fourier_off_diagonal row_stochastic",
+    ),
+    "triangle of ones": (
+        lambda n, random: np.triu(np.ones((n, n))),
+        {"toeplitz": 0},
+        "low_rank circulant fourier_off_diagonal sinusoidal_vectors sinusoidal_rows",
+    ),
+    "Hankel": (
+        lambda n, random: scipy.linalg.hankel(random.normal(size=n), random.normal(size=n)),
+        {},
+        "sinusoidal_vectors flatness row_stochastic",
+    ),
+    "block-Toeplitz": (
+        # Each diagonal repeats every fourth entry: in part it is Toeplitz.
+        lambda n, random: blocks(n - n % 4, random),
+        {},
+        "toeplitz circulant fourier_off_diagonal sinusoidal_vectors flatness",
+    ),
+    "banded": (
+        lambda n, random: np.triu(np.tril(random.normal(size=(n, n)), 1), -1),
+        {"bandwidth": 1},
+        "",
+    ),
+    "diagonal": (lambda n, random: np.diag(random.normal(size=n)), {"bandwidth": 0}, ""),
+    "upper triangular": (lambda n, random: np.triu(random.normal(size=(n, n))), {}, "low_rank"),
+    "Hadamard": (
+        # Rows are square waves, which a sinusoid holds by about 8/π².
+        lambda n, random: scipy.linalg.hadamard(1 << (n.bit_length() - 1)),
+        ORTHOGONAL,
+        "sinusoidal_rows",
+    ),
+    "DCT-I": (transform(scipy.fft.dct, 1), ORTHOGONAL, "sinusoidal_rows bandwidth"),
+    "DCT-II": (transform(scipy.fft.dct, 2), WAVES, "bandwidth"),
+    "DCT-III": (transform(scipy.fft.dct, 3), ORTHOGONAL, "sinusoidal_rows bandwidth"),
+    "DCT-IV": (transform(scipy.fft.dct, 4), WAVES, "bandwidth"),
+    "DST-I": (transform(scipy.fft.dst, 1), WAVES, "bandwidth"),
+    "DST-II": (transform(scipy.fft.dst, 2), WAVES, "bandwidth"),
+    "DST-III": (transform(scipy.fft.dst, 3), ORTHOGONAL, "sinusoidal_rows bandwidth"),
+    "DST-IV": (transform(scipy.fft.dst, 4), WAVES, "bandwidth"),
+    "Hartley": (lambda n, random: cases.hartley(n).numpy(), WAVES, "bandwidth"),
+    "orthogonal": (
+        lambda n, random: scipy.stats.ortho_group.rvs(n, random_state=random),
+        ORTHOGONAL,
+        "",
+    ),
+    "doubly stochastic": (
+        doubly_stochastic,
+        {"row_stochastic": 0},
+        "sinusoidal_vectors sinusoidal_rows",  # near the constant matrix, which is a sinusoid
+    ),
+    "row-stochastic softmax": (
+        lambda n, random: scipy.special.softmax(2 * random.normal(size=(n, n)), axis=1),
+        {"row_stochastic": 0},
+        "",
+    ),
+    "low rank": (
+        lambda n, random: random.normal(size=(n, n // 8)) @ random.normal(size=(n // 8, n)),
+        {"low_rank": 0},
+        "",
+    ),
+    "rank one": (
+        lambda n, random: np.outer(*random.normal(size=(2, n))),
+        {"low_rank": 0},
+        "",
+    ),
+}
+
+
+def known(name, n, seed=0):
+    return tensor(KNOWN[name][0](n, np.random.default_rng(seed)))
+
+
+@pytest.mark.parametrize("n", [8, 16, 33, 64])
+@pytest.mark.parametrize("name", KNOWN)
+def test_values_of_known_matrices(name, n):
+    matrix = known(name, n)
+    _, exact, no_claim = KNOWN[name]
+    for diagnostic, measure in MEASURES.items():
+        value = float(measure(matrix))
+        if diagnostic in exact:
+            assert value == pytest.approx(exact[diagnostic], abs=1e-9), diagnostic
+        elif diagnostic == "bandwidth":
+            assert value > n / 4
+        elif diagnostic not in no_claim.split():
+            assert value < 0.97 if diagnostic in HIGH else value > 0.2, diagnostic
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_structure_is_beyond_chance_only_where_it_is(name):
+    _, exact, no_claim = KNOWN[name]
+    found = [diagnose(known(name, 12, seed), draws=59, seed=seed) for seed in range(5)]
+    for diagnostic in MEASURES:
+        p = sorted(readings[diagnostic].p for readings in found)
+        if diagnostic == "sinusoidal_vectors" and exact.get("flatness") == 1:
+            # All σ are equal: the vectors may be chosen freely, so they tell nothing.
+            assert p == [1.0] * 5
+        elif diagnostic in exact:
+            assert p[-1] <= 0.05, diagnostic
+        elif diagnostic not in no_claim.split():
+            assert p[2] >= 0.05, diagnostic
+
+
+def test_structure_in_part():
+    blocky = diagnose(known("block-Toeplitz", 32), draws=99)["toeplitz"]
+    assert 0.7 < blocky.value < 0.95
+    assert blocky.p == 0.01
+    assert float(MEASURES["sinusoidal_rows"](known("DCT-I", 32))) > 0.97
+    hilbert = tensor(scipy.linalg.hilbert(16))
+    vandermonde = tensor(np.vander(np.linspace(-1, 1, 16), increasing=True))
+    for matrix in (hilbert, vandermonde):
+        readings = diagnose(matrix, draws=99)
+        assert readings["low_rank"].p == 0.01  # singular values fall fast, but none is 0
+        assert 0.01 < readings["low_rank"].value < 0.5
+        assert readings["toeplitz"].value > 0.5
+        assert readings["flatness"].p > 0.9
+
+
+def test_a_constant_matrix_has_every_structure_that_no_permutation_can_take():
+    readings = diagnose(torch.full((12, 12), -3.0, dtype=F64), draws=19)
+    for name in ("low_rank", *CIRCULANT):
+        assert readings[name].value == pytest.approx(0, abs=1e-12)
+        assert readings[name].p == 1
+        assert readings[name].z == 0
+    for name in ("sinusoidal_vectors", "sinusoidal_rows"):
+        assert readings[name].value == pytest.approx(1, abs=1e-12)
+        assert readings[name].p == 1
+
+
+def test_gaussian_matrices_are_chance():
+    runs = [diagnose(gaussian(10, 10, seed=s), draws=99, seed=s) for s in range(40)]
+    shares = []
+    for name in MEASURES.keys() - {"bandwidth"}:  # bandwidth has ties
+        readings = [run[name] for run in runs]
+        shares.append(np.mean([reading.p <= 0.05 for reading in readings]))
+        for null in readings[0].nulls:
+            alone = [Reading(r.value, {null: r.nulls[null]}, r.structured).p for r in readings]
+            assert scipy.stats.kstest(alone, "uniform").pvalue > 0.001, (name, null)
+    assert np.mean(shares) <= 0.1
+    assert np.mean([run["bandwidth"].p <= 0.05 for run in runs]) <= 0.1
+
+
+# What diagnose makes of one matrix
+
+
+def test_diagnose_has_every_diagnostic_with_its_nulls():
+    matrix = gaussian(16, 16)
+    readings = diagnose(matrix, draws=7)
+    assert list(readings) == list(MEASURES)
+    for name, reading in readings.items():
+        assert reading.value == pytest.approx(float(MEASURES[name](matrix)), abs=1e-12)
+        assert reading.structured == ("high" if name in HIGH else "low")
+        moved = name not in {"low_rank", "row_stochastic", "flatness"}
+        assert list(reading.nulls) == ["permuted" if moved else "shuffled", "Gaussian"]
+        assert all(null.shape == (7,) and null.dtype == F64 for null in reading.nulls.values())
+
+
+@pytest.mark.parametrize("rank", [1, 3, 8])
+def test_rank_of_low_rank(rank):
+    matrix = gaussian(8, rank) @ gaussian(rank, 8, seed=1)
+    assert diagnose(matrix, rank=rank, draws=2)["low_rank"].value < 1e-12
+    if rank > 1:
+        assert diagnose(matrix, rank=rank - 1, draws=2)["low_rank"].value > 1e-3
+
+
+def test_permuted_nulls_move_rows_and_columns_independently():
+    one = torch.zeros(8, 8, dtype=F64)
+    one[2, 2] = 1
+    # A single entry lands anywhere: |i − j| has the mean (n² − 1)/(3n), and is 0 for 1 in n.
+    distances = diagnose(one, draws=2000)["bandwidth"].nulls["permuted"]
+    assert float(distances.mean()) == pytest.approx(63 / 24, abs=0.15)
+    assert float((distances == 0).double().mean()) == pytest.approx(1 / 8, abs=0.03)
+
+
+def test_permuted_nulls_are_permuted_matrices():
+    matrix = gaussian(4, 4)
+    orders = [list(order) for order in permutations(range(4))]
+    possible = torch.stack([matrix[rows][:, columns] for rows in orders for columns in orders])
+    nulls = diagnose(matrix, draws=50)["toeplitz"].nulls["permuted"]
+    nearest = (nulls[:, None] - toeplitz_distance(possible)).abs().min(1).values
+    assert (nearest < 1e-12).all()
+
+
+def test_shuffled_nulls_keep_the_entries_and_nothing_else():
+    # One entry has rank one wherever it is, and two have it if they share a row or a column.
+    one, two = torch.zeros(2, 4, 4, dtype=F64)
+    one[0, 0] = two[0, 0] = two[0, 1] = 1
+    assert diagnose(one, rank=1, draws=50)["low_rank"].nulls["shuffled"].max() < 1e-12
+    apart = diagnose(two, rank=1, draws=2000)["low_rank"].nulls["shuffled"] > 0.1
+    assert float(apart.double().mean()) == pytest.approx(9 / 15, abs=0.04)
+
+
+def test_gaussian_nulls_have_the_norm_of_the_matrix():
+    # Far below the scale of a stochastic matrix P all rows are 1/n nearly, and ‖A − P‖ is 1.
+    tiny = 1e-6 * gaussian(8, 8)
+    nulls = diagnose(tiny, draws=20)["row_stochastic"].nulls["Gaussian"]
+    expected = 1 / torch.linalg.matrix_norm(tiny).expand(20)
+    torch.testing.assert_close(nulls, expected, rtol=1e-3, atol=0)
+
+
+def test_null_vectors_get_the_singular_values_of_the_matrix():
+    # All equal: one subspace, whatever the vectors of the null are.
+    nulls = diagnose(orthonormal(8, 8), draws=9)["sinusoidal_vectors"].nulls
+    for null in nulls.values():
+        torch.testing.assert_close(null, torch.ones(9, dtype=F64), atol=1e-12, rtol=0)
+
+
+def test_a_random_operator_is_not_among_its_nulls():
+    # The cases and the nulls are drawn from seeds; the same seed must not give the same matrix.
+    operator = cases.random_operator(8, seed=0).operator
+    reading = diagnose(operator, draws=99, seed=0)["toeplitz"]
+    assert (reading.nulls["Gaussian"] - reading.value).abs().min() > 1e-6
+
+
+def test_nulls_are_a_function_of_the_seed_alone():
+    matrix, state = gaussian(6, 6), torch.get_rng_state()
+    first, again, other = (diagnose(matrix, draws=5, seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state), "global random state was touched"
+    for name in MEASURES:
+        assert first[name].value == pytest.approx(other[name].value, abs=1e-12)
+        for null, values in first[name].nulls.items():
+            torch.testing.assert_close(values, again[name].nulls[null], atol=1e-12, rtol=0)
+    for null, values in first["toeplitz"].nulls.items():
+        assert (values - other["toeplitz"].nulls[null]).abs().min() > 1e-9
+
+
+def test_the_matrix_stays_as_it_is_and_needs_no_gradient():
+    matrix = gaussian(6, 6).requires_grad_()
+    before = matrix.detach().clone()
+    readings = diagnose(matrix.mT, draws=3)
+    assert torch.equal(matrix.detach(), before)
+    assert not readings["low_rank"].nulls["Gaussian"].requires_grad
+    assert readings["toeplitz"].value == pytest.approx(float(toeplitz_distance(before.mT)))
+
+
+def test_diagnose_computes_in_double_precision():
+    matrix = gaussian(8, 8).float()
+    single, double = diagnose(matrix, draws=3), diagnose(matrix.double(), draws=3)
+    for name in MEASURES:
+        assert single[name].value == pytest.approx(double[name].value, abs=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-160, 1e150, 1e200])
+def test_extreme_scales(scale):
+    matrix = gaussian(8, 8)
+    scaled, plain = diagnose(scale * matrix, draws=9), diagnose(matrix, draws=9)
+    for name in MEASURES.keys() - {"row_stochastic"}:
+        assert scaled[name].value == pytest.approx(plain[name].value, abs=1e-9)
+        assert scaled[name].p == plain[name].p
+
+
+# Readings by hand
+
+NULL = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=F64)
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high"),
+    [(0.0, 1 / 5, 1.0), (0.2, 3 / 5, 4 / 5), (0.25, 3 / 5, 3 / 5), (0.5, 1.0, 1 / 5)],
+)
+def test_p_counts_the_nulls_at_least_as_structured(value, low, high):
+    assert Reading(value, {"permuted": NULL}, "low").p == pytest.approx(low)
+    assert Reading(value, {"permuted": NULL}, "high").p == pytest.approx(high)
+
+
+def test_a_tie_within_rounding_counts():
+    for value in (0.2 - 1e-15, 0.2 + 1e-15):
+        assert Reading(value, {"permuted": NULL}, "low").p == pytest.approx(3 / 5)
+        assert Reading(value, {"permuted": NULL}, "high").p == pytest.approx(4 / 5)
+
+
+def test_z_by_hand():
+    reading = Reading(-0.05, {"permuted": NULL, "Gaussian": NULL + 1}, "low")
+    deviation = (0.05 / 3) ** 0.5  # of a sample: squares over draws − 1
+    assert reading.z_scores["permuted"] == pytest.approx(-0.3 / deviation)
+    assert reading.z_scores["Gaussian"] == pytest.approx(-1.3 / deviation)
+    assert reading.z == reading.z_scores["permuted"]
+    assert Reading(0.55, {"Gaussian": NULL}, "high").z == pytest.approx(0.3 / deviation)
+
+
+@pytest.mark.parametrize("structured", ["low", "high"])
+def test_p_is_that_of_the_null_that_explains_the_value_best(structured):
+    reading = Reading(0.25, {"a": NULL - 1, "b": NULL, "c": NULL + 1}, structured)
+    assert reading.p == 1
+    assert Reading(0.25, {"b": NULL}, structured).p == pytest.approx(3 / 5)
+    unlike = NULL + (1 if structured == "low" else -1)
+    assert Reading(0.25, {"b": NULL, "c": unlike}, structured).p == pytest.approx(3 / 5)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_z_and_p_agree_when_the_nulls_do_not(sign):
+    # 10 deviations on the structured side of one null, and 100 on the other side of the other one.
+    null = torch.tensor([-0.1, 0.0, 0.1], dtype=F64)
+    reading = Reading(
+        0.0, {"a": null + sign, "b": null - 10 * sign}, "low" if sign == 1 else "high"
+    )
+    assert reading.p == 1
+    assert sign * reading.z > 0  # not structured
+
+
+def test_a_null_without_spread():
+    same = torch.full((5,), 0.3, dtype=F64)
+    assert Reading(0.3, {"permuted": same}, "low").z == 0
+    assert Reading(0.3, {"permuted": same}, "low").p == 1
+    other = Reading(0.2, {"permuted": same}, "low")
+    assert -float("inf") < other.z < -1e6
+    assert other.p == pytest.approx(1 / 6)
+
+
+# Sinusoids
+
+
+def overlap_by_search(basis):
+    """One vector after the other, each time in an orthonormal basis of what is left."""
+    shares = []
+    while basis.shape[1]:
+        fits = [
+            np.linalg.svd(scipy.linalg.orth(wave, 1e-9).T @ basis) for wave in waves(len(basis))
+        ]
+        _, S, Vh = max(fits, key=lambda fit: fit[1][0])
+        shares.append(S[0] ** 2)
+        basis = basis @ Vh[1:].T
+    return np.mean(shares)
+
+
+@pytest.mark.parametrize("n", [6, 12])
+@pytest.mark.parametrize("k", [1, 2, 3, 4])
+def test_overlap_of_a_subspace_by_its_definition(n, k):
+    for seed in range(3):
+        basis = orthonormal(n, k, seed=seed)
+        expected = overlap_by_search(basis.numpy())
+        assert float(sinusoid_overlap(basis)) == pytest.approx(expected, abs=1e-10)
+
+
+@pytest.mark.parametrize("k", [2, 3, 5])
+def test_overlap_is_the_same_in_every_basis(k):
+    dct = known("DCT-II", 16).T
+    for basis in (orthonormal(16, k), dct[:, 1 : k + 1]):
+        for seed in range(5):
+            turned = basis @ orthonormal(k, k, seed=seed)
+            torch.testing.assert_close(
+                sinusoid_overlap(turned), sinusoid_overlap(basis), atol=1e-10, rtol=0
+            )
+
+
+@pytest.mark.parametrize("n", [8, 15, 16])
+@pytest.mark.parametrize("name", ["DCT-II", "DCT-IV", "DST-I", "DST-II", "DST-IV", "Hartley"])
+def test_rows_of_a_transform_are_sinusoids(name, n):
+    for row in known(name, n):
+        assert float(sinusoid_overlap(row[:, None])) == pytest.approx(1, abs=1e-12)
+
+
+@pytest.mark.parametrize("n", [8, 15, 16])
+def test_pairs_of_the_dft_are_sinusoids(n):
+    t = torch.arange(n, dtype=F64)
+    for k in range(1, (n + 1) // 2):
+        angles = 2 * torch.pi * k * t / n
+        pair = torch.stack([angles.cos(), angles.sin()], 1) * (2 / n) ** 0.5
+        assert float(sinusoid_overlap(pair @ orthonormal(2, 2))) == pytest.approx(1, abs=1e-12)
+
+
+def test_sinusoids_between_the_frequencies_are_nearly_found():
+    t = torch.arange(16, dtype=F64)
+    for frequency in np.linspace(0, 0.5, 101):
+        wave = torch.cos(2 * torch.pi * frequency * t + 1.0)
+        assert float(sinusoid_overlap(wave[:, None] / wave.norm())) > 0.97
+
+
+def test_a_square_wave_is_a_sinusoid_by_eight_over_pi_squared():
+    period = 16
+    wave = torch.ones(64, 1, dtype=F64)
+    wave[torch.arange(64) % period >= period // 2] = -1
+    expected = 8 / (period * np.sin(np.pi / period)) ** 2  # 8/π² for long periods
+    assert float(sinusoid_overlap(wave / 8)) == pytest.approx(expected, abs=0.01)
+    spike = torch.eye(64, dtype=F64)[:, :1]
+    assert float(sinusoid_overlap(spike)) < 0.1
+
+
+def test_the_whole_space_holds_every_sinusoid():
+    assert sinusoid_overlap(orthonormal(6, 6)) == 1
+    assert sinusoid_overlap(torch.ones(1, 1, dtype=F64)) == 1
+
+
+@pytest.mark.parametrize("n", [5, 8, 16])
+def test_all_sinusoids_but_the_constant(n):
+    # Every frequency has one direction in a subspace of dimension n − 1, but few have two.
+    waves = known("DCT-II", n).T[:, 1:]
+    for seed in range(5):
+        turned = waves @ orthonormal(n - 1, n - 1, seed=seed)
+        assert float(sinusoid_overlap(turned)) == pytest.approx(1, abs=1e-10)
+
+
+@pytest.mark.parametrize("noise", [0, 1e-7])
+def test_frequencies_with_one_singular_value(noise):
+    eigenvalues = [0.5, 3.0, 2.0, -3.0, 1.5, 1.0, 0.7, 0.3, 0.1]  # ±3 for two pairs
+    matrix = tensor(scipy.linalg.circulant(np.fft.irfft(eigenvalues, 16)))
+    for seed in range(5):
+        # Noise far below σ₁ turns the four vectors at will.
+        noisy = matrix + 3 * noise * orthonormal(16, 16, seed=seed)
+        value = float(MEASURES["sinusoidal_vectors"](noisy))
+        assert value == pytest.approx(1, abs=10 * noise + 1e-10)
+    if noise:
+        U = torch.linalg.svd(noisy).U[:, :4]
+        assert np.mean([float(sinusoid_overlap(u[:, None])) for u in U.T]) < 0.95
+
+
+# Principal angles
+
+
+@pytest.mark.parametrize(("n", "r"), [(6, 1), (9, 3), (6, 4), (5, 5)])
+def test_principal_angles_are_scipys(n, r):
+    U, W = orthonormal(n, r), orthonormal(n, r, seed=1)
+    expected = np.sort(scipy.linalg.subspace_angles(U.numpy(), W.numpy()))
+    np.testing.assert_allclose(principal_angles(U, W), expected, atol=1e-10)
+    torch.testing.assert_close(
+        principal_angles(U @ orthonormal(r, r, seed=2), W), principal_angles(U, W)
+    )
+    torch.testing.assert_close(principal_angles(W, U), principal_angles(U, W))
+
+
+def turned_planes(angles):
+    """Two bases with these principal angles, in coordinates where nothing is parallel to an axis."""
+    r, frame = len(angles), orthonormal(2 * len(angles), 2 * len(angles))
+    U, N = frame[:, :r], frame[:, r:]
+    return U, U * angles.cos() + N * angles.sin()
+
+
+def test_principal_angles_near_zero_and_near_right():
+    angles = torch.tensor([0, 1e-10, 1e-4, 0.3, torch.pi / 4, 1.2, torch.pi / 2 - 1e-10], dtype=F64)
+    found = principal_angles(*turned_planes(angles))
+    torch.testing.assert_close(found, angles, atol=1e-14, rtol=0)
+    right = torch.full((2,), torch.pi / 2, dtype=F64)
+    torch.testing.assert_close(principal_angles(*turned_planes(right)), right, atol=1e-14, rtol=0)
+
+
+def test_principal_angles_of_a_batch():
+    U, W = signed_qr(gaussian(2, 3, 6, 2)), signed_qr(gaussian(2, 3, 6, 2, seed=1))
+    found = principal_angles(U, W)
+    assert found.shape == (2, 3, 2)
+    torch.testing.assert_close(found[1, 2], principal_angles(U[1, 2], W[1, 2]))
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_the_largest_angle_to_the_truth_on_either_side(side):
+    angles = torch.tensor([0.1, 0.4], dtype=F64)
+    U, W = turned_planes(angles)
+    truth = U @ torch.diag(torch.tensor([3.0, 2.0], dtype=F64)) @ U.T
+    matrix = torch.linalg.multi_dot([W, torch.diag(torch.tensor([1.0, 5.0], dtype=F64)), U.T])
+    matrix = matrix if side == "left" else matrix.T
+    reading = diagnose(matrix, truth=truth, rank=2, draws=9)["principal_angle"]
+    assert reading.value == pytest.approx(np.degrees(0.4), abs=1e-9)
+    assert reading.structured == "low"
+    assert list(reading.nulls) == ["permuted", "Gaussian"]
+
+
+def test_angle_to_itself_and_to_a_stranger():
+    matrix = gaussian(16, 2) @ gaussian(2, 16, seed=1)
+    itself = diagnose(3 * matrix, truth=matrix.float().double(), draws=99)["principal_angle"]
+    assert itself.value < 1e-4
+    assert itself.p == 0.01
+    p = []
+    for seed in range(5):
+        reading = diagnose(gaussian(16, 16, seed=seed + 2), truth=matrix, draws=99, seed=seed)
+        assert 60 < reading["principal_angle"].value <= 90
+        p.append(reading["principal_angle"].p)
+    assert sorted(p)[2] >= 0.05
+
+
+# Does the operator depend on the input?
+
+
+def correlation_by_loops(inputs, outputs):
+    samples, _, width = inputs.shape
+    pairs = [(inputs[s, :, c], outputs[s, :, c]) for s in range(samples) for c in range(width)]
+    X, Y = (np.stack(part, 1) for part in zip(*pairs, strict=True))
+    M = Y @ X.T @ np.linalg.inv(X @ X.T)
+    alike, also = [], []
+    for x, y in zip(inputs, outputs, strict=True):
+        r = y - M @ x
+        for c in range(width):
+            for other in range(c):
+                alike.append(x[:, c] @ x[:, other])
+                also.append(r[:, c] @ r[:, other])
+    return np.dot(alike, also) / (np.linalg.norm(alike) * np.linalg.norm(also))
+
+
+@pytest.mark.parametrize("shape", [(5, 4, 2), (3, 6, 4)])
+def test_input_dependence_by_its_definition(shape):
+    inputs, outputs = gaussian(*shape), gaussian(*shape, seed=1)
+    reading = input_dependence(inputs, outputs, draws=3)
+    expected = correlation_by_loops(inputs.numpy(), outputs.numpy())
+    assert reading.value == pytest.approx(expected, abs=1e-10)
+    assert reading.structured == "high"
+    assert list(reading.nulls) == ["regrouped"]
+
+
+def test_null_of_input_dependence_is_a_regrouping():
+    inputs, outputs = gaussian(3, 4, 2), gaussian(3, 4, 2, seed=1)
+    x, y = (part.transpose(1, 2).flatten(0, 1).numpy() for part in (inputs, outputs))
+    possible = [
+        correlation_by_loops(
+            *(part[list(order)].reshape(3, 2, 4).transpose(0, 2, 1) for part in (x, y))
+        )
+        for order in permutations(range(6))
+    ]
+    assert len(np.unique(np.round(possible, 9))) == 15  # ways to make three pairs of six
+    nulls = input_dependence(inputs, outputs, draws=60).nulls["regrouped"].numpy()
+    assert np.abs(nulls[:, None] - np.array(possible)).min(1).max() < 1e-10
+    assert len(np.unique(nulls.round(9))) > 10
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.5])
+@pytest.mark.parametrize("case", ["low_rank", "convolution", "fourier", "random_operator"])
+def test_a_fixed_operator_is_not_flagged(case, noise):
+    p = []
+    for seed in range(20):
+        data = getattr(cases, case)(8, 10, noise, seed, width=4)
+        p.append(input_dependence(data.inputs, data.outputs, draws=39, seed=seed).p)
+    assert np.mean(np.array(p) <= 0.05) <= 0.15
+
+
+def test_without_noise_a_fixed_operator_leaves_nothing_to_test():
+    data = cases.convolution(16, 16, 0.0)
+    reading = input_dependence(data.inputs, data.outputs, draws=9)
+    assert (reading.value, reading.p, reading.z) == (0, 1, 0)
+    nothing = input_dependence(data.inputs, torch.zeros_like(data.outputs), draws=9)
+    assert (nothing.value, nothing.p) == (0, 1)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.1, 0.5])
+@pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.0, 4.0])
+def test_attention_depends_on_its_input(sharpness, noise):
+    for seed in range(20):
+        data = cases.attention(16, 32, noise, seed, sharpness=sharpness)
+        reading = input_dependence(data.inputs, data.outputs, draws=19, seed=seed)
+        assert reading.p == pytest.approx(1 / 20)
+
+
+@pytest.mark.parametrize("misfit", [torch.tanh, torch.square, torch.relu])
+def test_a_fixed_map_that_is_not_linear_is_not_flagged(misfit):
+    p = []
+    for seed in range(40):
+        data = cases.random_operator(8, 10, 0.1, seed, width=4)
+        p.append(input_dependence(data.inputs, misfit(data.clean), draws=39, seed=seed).p)
+    assert np.mean(np.array(p) <= 0.05) <= 0.15
+
+
+def test_operators_drawn_anew_for_each_sample_are_flagged():
+    inputs = gaussian(32, 8, 8)
+    outputs = gaussian(32, 8, 8, seed=1) @ inputs
+    assert input_dependence(inputs, outputs, draws=99).p == 0.01
+
+
+def test_input_dependence_follows_its_seed_and_takes_float32():
+    inputs, outputs = gaussian(6, 5, 3).float(), gaussian(6, 5, 3, seed=1).float()
+    state = torch.get_rng_state()
+    first, again, other = (input_dependence(inputs, outputs, draws=5, seed=s) for s in (1, 1, 2))
+    assert torch.equal(torch.get_rng_state(), state), "global random state was touched"
+    # To rounding only: how a product is summed depends on where in memory its factors lie.
+    one, same, another = (reading.nulls["regrouped"] for reading in (first, again, other))
+    torch.testing.assert_close(same, one, atol=1e-12, rtol=0)
+    assert (another - one).abs().min() > 1e-9
+    double = input_dependence(inputs.double(), outputs.double(), draws=5)
+    assert first.value == pytest.approx(double.value, abs=1e-12)
