@@ -11,7 +11,6 @@ from helpers.layers.butterfly import (
 )
 from helpers.layers.factorization import (
     SIGMAS,
-    STREAM,
     DivergenceError,
     FactorizationLayer,
     Factors,
@@ -79,7 +78,6 @@ __all__ = [
     "ORACLES",
     "SETTLED",
     "SIGMAS",
-    "STREAM",
     "Attention",
     "Butterfly",
     "Choice",
