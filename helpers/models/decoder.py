@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 from jaxtyping import Float, Int64
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from helpers.maths.attention import attention_weights, causal_mask
 from helpers.maths.checks import integer
+from helpers.maths.draws import gaussian, generator
 from helpers.models.files import read_verified
 
 DECODER_FILE = Path(__file__).parents[1] / "data" / "decoder.safetensors"
@@ -96,10 +98,10 @@ class Decoder(nn.Module):
             self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
             self.norm = nn.LayerNorm(width)
         self.to_empty(device="cpu")
-        self._draw(torch.Generator().manual_seed(integer(seed, "seed", least=0)))
+        self._draw(generator(seed, "decoder"))
 
     @torch.no_grad()
-    def _draw(self, generator: torch.Generator) -> None:
+    def _draw(self, stream: np.random.Generator) -> None:
         width = self.embedding.embedding_dim
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
@@ -110,7 +112,7 @@ class Decoder(nn.Module):
                 fan_in = 4 * width if name.endswith("mlp.2.weight") else width
                 writes = name.endswith(("W_O", "mlp.2.weight"))
                 variance = 1 / fan_in / (2 * len(self.blocks) if writes else 1)
-                parameter.normal_(0, math.sqrt(variance), generator=generator)
+                parameter.copy_(math.sqrt(variance) * gaussian(*parameter.shape, seed=stream))
 
     def forward(
         self, tokens: Int64[Tensor, "batch n"], transform: Transform | None = None
