@@ -24,9 +24,7 @@ from dataclasses import asdict, dataclass
 import pytest
 from nbval.plugin import IPyNbCell, transform_streams_for_comparison
 
-# As in helpers.page.figures; an import here would come before the hook of tests/conftest.py.
-FIGURE_DATA = "text/vnd.attention-factorized.figure"
-SHADES = 64
+SHADES = 64  # figures.HEAT_COLOURS; an import here would come before the hook of tests/conftest.py
 SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 # Digits that are glued to a letter (k99, float32) are a name, hence text. So that a column may be
 # padded, the spaces before a number belong to it. 10⁻³ is a number too: its last digit is the exponent.
@@ -99,15 +97,15 @@ def _first_difference(was: str, now: str) -> tuple[str, str]:
     return tuple(text[max(0, at - 40) : at + 80] for text in (was, now))
 
 
-def figure_pairs(where: str, was: str, now: str) -> Iterator[Pair]:
+def figure_pairs(where: str, was: list[str], now: list[str]) -> Iterator[Pair]:
     """What two figures show: places, limits and colours in shares of their axis, words as text."""
-    old, new = ([json.loads(line) for line in text.splitlines()] for text in (was, now))
+    old, new = ([json.loads(line) for line in lines] for lines in (was, now))
     shape, shape_now = ([_shape(part) for part in parts] for parts in (old, new))
     if shape != shape_now:
         first = _first_difference(str(shape), str(shape_now))
         yield Pair(f"{where}, what is drawn", *first, math.inf, 0)
         return
-    tolerance = old[0]["tolerance"]
+    tolerance = old[0]["tolerance"] if old else 0
     for part, part_now in zip(old, new, strict=True):
         name = next(iter(part))
         for key, value in part.items():
@@ -142,23 +140,23 @@ def _limits(limits: list[float], part: dict) -> list[float]:
     return [(along(limit) - low) / (high - low) for limit in limits]
 
 
-def _shades(rows: list[str], part: dict) -> list[float | None]:
-    return [None if c == " " else (ord(c) - ord("0")) / SHADES for c in "".join(rows)]
+def _shades(shades: str, part: dict) -> list[float | None]:
+    return [None if c == " " else (ord(c) - ord("0")) / SHADES for c in shades]
 
 
 # How a field of figure_data is read as shares of an axis, and the step that its rounding can add.
 SHARES = {"places": (_places, 0.001), "limits": (_limits, 0), "shades": (_shades, 1 / SHADES)}
 
 
-def values(outputs: list[dict]) -> dict[str, list[tuple[object, dict]]]:
+def values(outputs: list[dict]) -> dict[str, list[tuple[str, dict]]]:
     """Kind of value → values in their order, each with the metadata of its output."""
     found = defaultdict(list)
     for output in transform_streams_for_comparison(outputs):
-        content = output.get("data", output)
-        for kind, value in content.items():
-            if kind == "text/html" and FIGURE_DATA in content:
+        metadata = output.get("metadata", {})
+        for kind, value in output.get("data", output).items():
+            if "figure" in metadata:
                 value = re.sub("<svg.*?</svg>", "<svg/>", value, flags=re.DOTALL)
-            found[kind].append((value, output.get("metadata", {})))
+            found[kind].append((str(value), metadata))
     return found
 
 
@@ -176,12 +174,11 @@ def pairs(was: list[dict], now: list[dict], skipped: Container[str] = ()) -> Ite
             zip(old[kind], new[kind], strict=True)
         ):
             name = about.get("scrapbook", {}).get("name") or f"{kind} {position}"
-            if kind == FIGURE_DATA:
-                yield from figure_pairs(name, a, b)
-                continue
-            yield from text_pairs(name, str(a), str(b), about.get("tolerance"))
+            yield from text_pairs(name, a, b, about.get("tolerance"))
+            if kind == "text/html":
+                yield from figure_pairs(name, *(m.get("figure", []) for m in (about, about_now)))
             if "value" in about and "value" in about_now:
-                allowed = about.get("tolerance", last_digit(str(a)))
+                allowed = about.get("tolerance", last_digit(a))
                 moved = abs(about_now["value"] - about["value"])
                 yield Pair(name, about["value"], about_now["value"], moved, allowed)
 

@@ -48,7 +48,6 @@ DASHES = {
 }
 INK = "#010203"  # replaced by currentColor on the way out; no data colour may be this one
 HEAT_COLOURS = 64
-FIGURE_DATA = "text/vnd.attention-factorized.figure"  # MIME type of what figure_data returns
 MOST_CELLS = 64  # rows and columns of a heat map in its data; a larger one is averaged in blocks
 SEEN = 0.01  # how far a point may move, as a share of its axis: 2.6 px, about the width of a line
 
@@ -163,11 +162,11 @@ def show(
     On another machine a point may lie elsewhere by ``tolerance``, a share of its axis.
     """
     page = figure_html(panels, alt, caption)  # first: drawing settles limits and ticks
-    data = figure_data(panels, tolerance)
-    display({"text/html": page, "text/plain": alt, FIGURE_DATA: data}, raw=True)
+    metadata = {"figure": figure_data(panels, tolerance)}
+    display({"text/html": page, "text/plain": alt}, raw=True, metadata=metadata)
 
 
-def figure_data(panels: Axes | Sequence[Axes], tolerance: float = SEEN) -> str:
+def figure_data(panels: Axes | Sequence[Axes], tolerance: float = SEEN) -> list[str]:
     """What drawn panels show, one JSON object per line: every axes, then all that stands in it.
 
     Places are thousandths of the axes, x and y in turn, from the lower left corner; what lies
@@ -195,7 +194,7 @@ def figure_data(panels: Axes | Sequence[Axes], tolerance: float = SEEN) -> str:
             place = text.get_transform().transform(text.get_position())
             parts.append({"text": text.get_text(), "places": _places(place, axes)})
     compact = {"ensure_ascii": False, "separators": (",", ":")}
-    return "\n".join(json.dumps(part, **compact) for part in parts)
+    return [json.dumps(part, **compact) for part in parts]
 
 
 def _artist_data(artist: Artist, axes: Axes) -> dict[str, object]:
@@ -229,16 +228,14 @@ def _heat_data(image: AxesImage | QuadMesh) -> dict[str, object]:
             starts = np.arange(MOST_CELLS) * length // MOST_CELLS
             blocks = np.diff(np.append(starts, length))
             shares = np.add.reduceat(shares, starts, axis) / np.expand_dims(blocks, 1 - axis)
-    rows = [
-        [" " if np.isnan(s) else chr(ord("0") + round((HEAT_COLOURS - 1) * float(s))) for s in row]
-        for row in shares
-    ]
+    steps = (HEAT_COLOURS - 1) * shares.ravel()
+    shades = [" " if np.isnan(step) else chr(ord("0") + round(step)) for step in steps.tolist()]
     scale = "log" if isinstance(image.norm, LogNorm) else "linear"
     return {
         "axis": f"colour, {scale}",
         "limits": [image.norm.vmin, image.norm.vmax],
         "shape": str(image.get_array().shape),
-        "shades": ["".join(row) for row in rows],
+        "shades": "".join(shades),
     }
 
 
