@@ -40,7 +40,7 @@ pdf: site browser
 
 test: lint pdf
 	$(BIN)/python -m pytest -n 2 --dist loadscope \
-	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
+	  --nbval --nbval-current-env \
 	  tests notebooks book/*.ipynb
 
 lint: environment
