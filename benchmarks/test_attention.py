@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from helpers.data import TEXT_KINDS, TEXTS_PER_KIND, text
 from helpers.layers import Landmarks, compress
 from helpers.models import minilm_heads
-from helpers.data import TEXTS_PER_KIND, TEXT_KINDS, text
 
 SIZES = (512, 1024, 2048, 4096, 8192, 16384)
 RANK, WIDTH, HEADS, ROUNDS = 64, 32, 6, 5

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.layers import Butterfly, cooley_tukey
-from helpers.maths import bit_reversal
 from experiments.transform_search import dft
-from helpers.maths import gaussian
+from helpers.layers import Butterfly, cooley_tukey
+from helpers.maths import bit_reversal, gaussian
 
 SIZES = (64, 128, 256, 512, 1024, 2048, 4096)
 WIDTH, ROUNDS = 64, 9

@@ -6,10 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.layers import Factors
-from helpers.layers import FactorizationOperator
-from helpers.maths import known_matrices
 from experiments.svd_training import trained_operator
+from helpers.layers import FactorizationOperator, Factors
+from helpers.maths import known_matrices
 
 SIZES = (32, 64, 128, 256, 512, 1024)
 ROUNDS = 7

@@ -7,9 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from helpers.maths import attention_weights
-from helpers.maths import gaussian
-from helpers.maths import spectrum
+from helpers.maths import attention_weights, gaussian, spectrum
 
 SIZES = (32, 64, 128, 256, 512)
 HEADS, ROUNDS = 72, 5

@@ -1,31 +1,21 @@
 """Does the universal layer choose the class that made the data? Chapter 3's cases, a control and two mixtures.
 
-``python -m helpers.choosing`` (about 25 minutes on two cores) writes ``helpers/data/choosing.json``: what twenty seeds
-of every case choose at the default price, and two seeds at each of PRICES.
+What twenty seeds of every case choose at the default price, and two seeds at each of PRICES (12 minutes on one core).
 """
-
-import json
-import sys
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import torch
 from jaxtyping import Float64
 from torch import Tensor
-from tqdm import tqdm
 
+from experiments.store import Experiment
 from helpers.data import cases
 from helpers.layers import FLOAT_BITS, UniversalLayer, choose_classes
 from helpers.maths import gaussian, one_of
 
-RESULTS = Path(__file__).parent / "results" / "class_choice.json"
 SEEDS, PRICE_SEEDS = 20, 2
 PRICES = (2.0, 8.0, 128.0, 512.0)
 """Besides the default, FLOAT_BITS."""
 N, WIDTH, TRAINING, NOISE = 32, 8, 32, 0.1
-
-LAYER_SEEDS = 1000
-"""Layer of data seed s: seed s + 1000."""
 
 Pairs = tuple[Float64[Tensor, "samples n width"], Float64[Tensor, "samples n width"]]
 
@@ -62,18 +52,18 @@ def draw(case: str, seed: int) -> tuple[Pairs, Pairs]:
     ]
     inputs = parts[0].inputs  # drawn from the same seed, so the same for all parts
     clean = sum(part.clean / part.clean.square().mean().sqrt() for part in parts)
-    noise = gaussian(*clean.shape, seed=seed + 2_000_003) * clean.square().mean().sqrt()
+    noise = (
+        gaussian(*clean.shape, seed=seed, stream="noise of a mixture")
+        * clean.square().mean().sqrt()
+    )
     noisy = clean + NOISE * noise
     return (inputs[:TRAINING], noisy[:TRAINING]), (inputs[TRAINING:], clean[TRAINING:])
 
 
-def run(job: tuple[str, float, int]) -> dict[str, object]:
+def run(case: str, price: float, seed: int) -> dict[str, object]:
     """Fit one layer; the classes "chosen" and chosen "by gradient" alone, the bits "saved", the held-out "error"."""
-    case, price, seed = job
-    torch.set_num_threads(1)
     (inputs, outputs), (test_inputs, test_outputs) = draw(case, seed)
-    # Another stream than the data's: with the same seed the low-rank class would start at the answer.
-    layer = UniversalLayer(N, WIDTH, price=price, seed=seed + LAYER_SEEDS)
+    layer = UniversalLayer(N, WIDTH, price=price, seed=seed)
     choice = choose_classes(layer, inputs, outputs, progress=False)
     with torch.no_grad():
         error = (layer(test_inputs) - test_outputs).norm() / test_outputs.norm()
@@ -85,24 +75,22 @@ def run(job: tuple[str, float, int]) -> dict[str, object]:
     }
 
 
+EXPERIMENT = Experiment(
+    name="class_choice",
+    measure=run,
+    jobs=[
+        {"case": case, "price": price, "seed": seed}
+        for case in RIGHT
+        for price in (FLOAT_BITS, *PRICES)
+        for seed in range(SEEDS if price == FLOAT_BITS else PRICE_SEEDS)
+    ],
+    settings={"n": N, "width": WIDTH, "training samples": TRAINING, "noise": NOISE},
+)
+
+
 def load_results() -> dict[str, dict[str, list[dict]]]:
-    """The committed results of :func:`run`: case → price (a string) → one entry per seed."""
-    return json.loads(RESULTS.read_text(encoding="utf-8"))["results"]
-
-
-if __name__ == "__main__":
-    jobs = [(case, FLOAT_BITS, seed) for case in RIGHT for seed in range(SEEDS)]
-    jobs += [
-        (case, price, seed) for case in RIGHT for price in PRICES for seed in range(PRICE_SEEDS)
-    ]
-    with ProcessPoolExecutor(2) as processes:
-        done = list(tqdm(processes.map(run, jobs), "layers", total=len(jobs)))
+    """Case → price (a string) → what :func:`run` measured, one entry per seed."""
     results: dict = {case: {} for case in RIGHT}
-    for (case, price, _), found in zip(jobs, done, strict=True):
-        rounded = json.loads(
-            json.dumps(found), parse_float=lambda text: float(f"{float(text):.4g}")
-        )
-        results[case].setdefault(f"{price:g}", []).append(rounded)
-    head = {"command": "python -m helpers.choosing", "torch": torch.__version__.split("+")[0]}
-    RESULTS.write_text(json.dumps({**head, "results": results}) + "\n", encoding="utf-8")
-    sys.exit(0)
+    for job, row in EXPERIMENT.load():
+        results[job["case"]].setdefault(f"{job['price']:g}", []).append(row)
+    return results

@@ -1,30 +1,26 @@
 """A stack of universal layers on a real task: which class of operators does each depth choose?
 
-``python -m helpers.stack`` (about half an hour on two cores) writes ``helpers/data/stack.json``: for both tasks
-and their permuted nulls the gates, losses and ablations of ten stacks, for both tasks the losses
-of ten stacks of each class alone, and the same for a control that a Fourier transform solves.
+For both tasks and their permuted nulls the gates, losses and ablations of ten stacks, for both tasks the losses
+of ten stacks of each class alone, and the same for a control that a Fourier transform solves (36 minutes on one core).
 """
 
-import json
 import math
-import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 
+import numpy as np
 import torch
 from jaxtyping import Int64
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from experiments.store import Experiment
 from helpers.data import encode, heldout_text, training_text
 from helpers.layers import CLASSES, SETTLED, UniversalLayer
-from helpers.maths import hartley, integer, one_of, real_number
+from helpers.maths import generator, hartley, integer, integers, one_of, orders, real_number
 from helpers.models import BYTES
 
-RESULTS = Path(__file__).parent / "results" / "layer_stacks.json"
 SEEDS = 10
 PRICE = 0.02
 """Bits of loss for an open class of 1000 free parameters."""
@@ -47,7 +43,7 @@ class Task:
 
     def permuted(self, seed: int) -> "Task":
         """The same with all tokens of a sequence in one random order: the null for anything about places."""
-        order = torch.randperm(self.tokens.shape[1], generator=torch.Generator().manual_seed(seed))
+        order = orders(self.tokens.shape[1], seed=seed, stream="permuted places")
 
         def moved(part: Tensor) -> Tensor:
             return part[:, order] if part.ndim == 2 else part
@@ -64,7 +60,7 @@ def digits(seed: int) -> Task:
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
-    order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
+    order = orders(len(labels), seed=seed, stream="split of the digits")
     tokens, labels = torch.tensor(images).long()[order], torch.tensor(labels).long()[order]
     return Task("digits", tokens[400:], labels[400:], tokens[:400], labels[:400], 17, 10)
 
@@ -75,13 +71,13 @@ def characters(seed: int) -> Task:
     4000 windows of the decoder's training text, 500 of its held-out text; windows and hidden places
     are drawn from ``seed``. A hidden byte is the symbol 256.
     """
-    generator = torch.Generator().manual_seed(seed)
+    stream = generator(seed, "windows of characters")
 
     def draw(text: str, count: int) -> tuple[Tensor, Tensor]:
-        stream = encode(text)
-        starts = torch.randint(len(stream) - TOKENS, (count, 1), generator=generator)
-        windows = stream[starts + torch.arange(TOKENS)]
-        hidden = torch.rand(count, TOKENS, generator=generator).argsort(1) < 10
+        tokens = encode(text)
+        starts = integers(len(tokens) - TOKENS, count, 1, seed=stream)
+        windows = tokens[starts + torch.arange(TOKENS)]
+        hidden = orders(TOKENS, count, seed=stream) < 10
         return windows.masked_fill(hidden, BYTES), windows.masked_fill(~hidden, -1)
 
     return Task(
@@ -102,15 +98,12 @@ def transform(seed: int) -> Task:
     A butterfly can compute that transform, and the readout its sign. 4000 sequences to
     train on and 500 to test, drawn from ``seed``.
     """
-    generator = torch.Generator().manual_seed(CONTROL_SEEDS + integer(seed, "seed", least=0))
-    tokens = torch.randint(17, (4500, TOKENS), generator=generator)
+    tokens = integers(17, 4500, TOKENS, seed=seed, stream="grey levels")
     labels = ((tokens - 8.0) @ hartley(TOKENS).float() > 0).long()
     return Task("transform", tokens[500:], labels[500:], tokens[:500], labels[:500], 17, 2)
 
 
 CONTROLS = {"transform": transform}
-CONTROL_SEEDS = 3_000_003
-"""Added to the seed of a control's data, so that the stack's start doesn't use its draws."""
 
 
 class Stack(nn.Module):
@@ -123,7 +116,8 @@ class Stack(nn.Module):
         layers, seed = integer(layers, "layers", least=1), integer(seed, "seed", least=0)
         n = task.tokens.shape[1]
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
+            # torch's own layers draw their start from its global generator
+            torch.manual_seed(int(generator(seed, "stack").integers(2**32)))
             self.symbols = nn.Embedding(task.symbols, WIDTH)
             self.places = nn.Parameter(torch.randn(n, WIDTH))
             self.norms = nn.ModuleList(nn.LayerNorm(WIDTH) for _ in range(2 * layers))
@@ -138,7 +132,7 @@ class Stack(nn.Module):
                 WIDTH,
                 classes=classes,
                 price=1.0,
-                seed=100 * seed + layer,
+                seed=generator(seed, f"mixer {layer}"),
                 dtype=torch.float32,
                 **SIZES,
             )
@@ -146,7 +140,7 @@ class Stack(nn.Module):
         )
 
     def forward(
-        self, tokens: Tensor, generator: torch.Generator | None = None, without: int | None = None
+        self, tokens: Tensor, noise: np.random.Generator | None = None, without: int | None = None
     ) -> Tensor:
         """Logits per sequence and token; layer ``without`` mixes nothing.
 
@@ -157,7 +151,7 @@ class Stack(nn.Module):
         x = self.symbols(tokens) + self.places
         for layer, (mixer, mlp) in enumerate(zip(self.mixers, self.mlps, strict=True)):
             if layer != without:
-                x = x + mixer(self.norms[2 * layer](x), generator)
+                x = x + mixer(self.norms[2 * layer](x), noise)
             x = x + mlp(self.norms[2 * layer + 1](x))
         return self.readout(x)
 
@@ -199,12 +193,12 @@ def train(
     optimizer = torch.optim.Adam([{"params": others}, {"params": gates}])
     rates = [learning_rate, gate_rate]
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)
-    generator = torch.Generator().manual_seed(seed)
+    stream = generator(seed, "batches and noise")
     stack.train()
     for step in tqdm(range(steps), "stack", disable=not progress, delay=5, leave=False):
-        rows = torch.randint(len(task.tokens), (batch,), generator=generator)
+        rows = integers(len(task.tokens), batch, seed=stream)
         optimizer.zero_grad()
-        loss = loss_of(stack(task.tokens[rows], generator), task.labels[rows])
+        loss = loss_of(stack(task.tokens[rows], stream), task.labels[rows])
         cost = sum(mixer.cost() for mixer in stack.mixers) / 1000
         (loss + price * min(1.0, 2 * step / steps) * cost).backward()
         nn.utils.clip_grad_norm_(others, 1.0)
@@ -235,15 +229,13 @@ def task_of(name: str, seed: int) -> Task:
     return task.permuted(seed) if permuted else task
 
 
-def run(job: tuple[str, tuple[str, ...], int]) -> dict[str, object]:
+def run(task_name: str, classes: tuple[str, ...], seed: int) -> dict[str, object]:
     """Train one stack of the given classes; a single class is always open and free of charge.
 
     "gates" π by layer and class; "loss" and "right" on the test data; "ablation": the rise of the
     loss when a layer mixes nothing.
     """
-    name, classes, seed = job
-    torch.set_num_threads(1)
-    task = task_of(name, seed)
+    task = task_of(task_name, seed)
     stack = Stack(task, classes=classes, seed=seed)
     alone = len(classes) == 1
     if alone:
@@ -260,32 +252,30 @@ def run(job: tuple[str, tuple[str, ...], int]) -> dict[str, object]:
     }
 
 
+_PERMUTED = [name for task in TASKS for name in (task, f"{task}, permuted")]
+EXPERIMENT = Experiment(
+    name="layer_stacks",
+    measure=run,
+    jobs=[
+        {"task_name": name, "classes": classes, "seed": seed}
+        for names, choices in (
+            (_PERMUTED, [CLASSES]),
+            (TASKS, [(name,) for name in CLASSES]),
+            (CONTROLS, [CLASSES, ("butterfly",)]),
+        )
+        for name in names
+        for classes in choices
+        for seed in range(SEEDS)
+    ],
+    settings={"price": PRICE, "tokens": TOKENS, "width": WIDTH, "layers": LAYERS, **SIZES},
+)
+
+
 def load_results() -> dict[str, list[dict]]:
-    """The committed results of :func:`run`: "task/all" or "task/class" → one entry per seed."""
-    return json.loads(RESULTS.read_text(encoding="utf-8"))["results"]
-
-
-if __name__ == "__main__":
-    jobs = [
-        (name, CLASSES, seed)
-        for task in TASKS
-        for name in (task, f"{task}, permuted")
-        for seed in range(SEEDS)
-    ]
-    jobs += [(task, (c,), seed) for task in TASKS for c in CLASSES for seed in range(SEEDS)]
-    jobs += [
-        (task, classes, seed)
-        for task in CONTROLS
-        for classes in (CLASSES, ("butterfly",))
-        for seed in range(SEEDS)
-    ]
-    with ProcessPoolExecutor(2) as processes:
-        done = list(tqdm(processes.map(run, jobs), "stacks", total=len(jobs)))
+    """ "task/all" or "task/class" → what :func:`run` measured, one entry per seed."""
     results: dict = {}
-    for (name, classes, _), found in zip(jobs, done, strict=True):
-        label = f"{name}/{'all' if len(classes) > 1 else classes[0]}"
-        rounded = json.loads(json.dumps(found), parse_float=lambda text: round(float(text), 4))
-        results.setdefault(label, []).append(rounded)
-    head = {"command": "python -m helpers.stack", "torch": torch.__version__.split("+")[0]}
-    RESULTS.write_text(json.dumps({**head, "results": results}) + "\n", encoding="utf-8")
-    sys.exit(0)
+    for job, row in EXPERIMENT.load():
+        classes = job["classes"]
+        label = f"{job['task_name']}/{'all' if len(classes) > 1 else classes[0]}"
+        results.setdefault(label, []).append(row)
+    return results

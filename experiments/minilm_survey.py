@@ -1,26 +1,20 @@
-"""Chapter 1's survey: k₉₉ of every MiniLM head on forty texts, and of three nulls.
+"""Chapter 1's survey: k₉₉ of every MiniLM head on forty texts, and of three nulls (20 minutes on one core).
 
-``python -m helpers.survey`` (about 20 minutes on one core) writes ``helpers/data/minilm_survey.safetensors``.
-The chapter reads that file and measures one text again, live.
+The chapter reads the results and measures one text again, live.
 """
 
-import sys
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from jaxtyping import Float64, Int16
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
-from tqdm.auto import tqdm
 
+from experiments.store import Experiment
 from helpers.data import TEXT_KINDS, TEXTS_PER_KIND, text
 from helpers.maths import shuffle_within_rows, spectrum
 from helpers.models import minilm_attention, minilm_queries_keys, minilm_reinitialised
 
 LENGTHS = (64, 128, 256, 512)
-SURVEY = Path(__file__).parent / "results" / "minilm_survey.safetensors"
 
 
 def energy_ranks(weights: Float64[Tensor, "layers heads n n"]) -> Int16[Tensor, "layers heads"]:
@@ -59,26 +53,27 @@ SOURCES: dict[str, Callable[[str, int, int], Tensor]] = {
 }
 
 
-def survey(kinds: tuple[str, ...] = TEXT_KINDS, texts: int = TEXTS_PER_KIND) -> dict[str, Tensor]:
-    """k₉₉ by "source/kind": int16 tensors (texts, lengths, layers, heads), lengths as LENGTHS."""
-    tables = {}
-    for source, measure in SOURCES.items():
-        for kind in kinds:
-            rows = [
-                torch.stack([energy_ranks(measure(kind, index, n)) for n in LENGTHS])
-                for index in tqdm(range(texts), desc=f"{source}/{kind}")
-            ]
-            tables[f"{source}/{kind}"] = torch.stack(rows)
-    return tables
+def run(source: str, kind: str, index: int) -> Int16[Tensor, "lengths layers heads"]:
+    """k₉₉ of every head on one text, at each of LENGTHS."""
+    return torch.stack([energy_ranks(SOURCES[source](kind, index, n)) for n in LENGTHS])
+
+
+EXPERIMENT = Experiment(
+    name="minilm_survey",
+    measure=run,
+    jobs=[
+        {"source": source, "kind": kind, "index": index}
+        for source in SOURCES
+        for kind in TEXT_KINDS
+        for index in range(TEXTS_PER_KIND)
+    ],
+    settings={"lengths": LENGTHS, "fraction": 0.99},
+)
 
 
 def load_survey() -> dict[str, Int16[Tensor, "texts lengths layers heads"]]:
-    """The committed survey: k₉₉ by "source/kind" (sources: the keys of SOURCES)."""
-    with safe_open(SURVEY, framework="pt") as file:
-        return {name: file.get_tensor(name) for name in sorted(file.keys())}
-
-
-if __name__ == "__main__":
-    metadata = {"command": "python -m helpers.survey", "torch": torch.__version__.split("+")[0]}
-    save_file(survey(), SURVEY, metadata=metadata)
-    sys.exit(0)
+    """k₉₉ by "source/kind" (sources: the keys of SOURCES)."""
+    tables: dict = {}
+    for job, row in EXPERIMENT.load():
+        tables.setdefault(f"{job['source']}/{job['kind']}", []).append(torch.tensor(row))
+    return {name: torch.stack(rows).to(torch.int16) for name, rows in tables.items()}

@@ -1,28 +1,21 @@
 """Chapter 2's ablation: from the note's recipe to a layer that fits, one change at a time.
 
-``python -m helpers.ablation`` (about 15 minutes on two cores) writes ``helpers/data/ablation.json``: for
-each row of ROWS what :func:`run` measures for every seed on each of the note's targets, and
-what the note's recipe does on the way.
-The chapter reads that file and runs several of its rows again, live.
+Ten seeds of every row of ROWS on each of the note's targets, and what the note's recipe does on the way
+(13 minutes on one core). The chapter reads the results and runs several of the rows again, live.
 """
 
-import json
-import sys
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
 
 import geotorch
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
-from tqdm import tqdm
 
+from experiments.store import Experiment
 from helpers.data import NOTE_CASES, note_targets
 from helpers.layers import FactorizationLayer, Factors, Fit, NoteRecipe, descend, fit
 
-RESULTS = Path(__file__).parent / "results" / "recipe_ablation.json"
 SEEDS = 10
 
 
@@ -103,25 +96,21 @@ ROWS: dict[str, Row] = {
 """Every row's training, from a target and a seed."""
 
 
-def run(seed: int) -> dict[str, dict[str, dict[str, float]]]:
-    """What every row does on each target; ``seed`` draws the targets and the start.
+def run(case: str, seed: int) -> dict[str, dict]:
+    """Every row on one target; ``seed`` draws the target and the start.
 
-    "errors": the relative error; "sigma": the largest error of a learned singular value over σ₁;
-    "seconds". All rows take turns on each target, so that a machine's changing load hits them alike.
+    "rows": the relative "error" and the largest error of a learned singular value over σ₁ ("sigma");
+    "recipe": what :func:`run_recipe` saw.
     """
-    torch.set_num_threads(1)
-    results: dict = {}
-    for case, target in note_targets(seed).items():
-        true = torch.linalg.svdvals(target)
-        for row, train in ROWS.items():
-            done = train(target, seed)
-            learned = done.singular_values[-1].sort(descending=True).values
-            results.setdefault(case, {})[row] = {
-                "errors": done.relative_error,
-                "sigma": float((learned - true).abs().max() / true[0]),
-                "seconds": done.seconds,
-            }
-    return results
+    target = note_targets(seed)[case]
+    true = torch.linalg.svdvals(target)
+    rows = {}
+    for name, train in ROWS.items():
+        done = train(target, seed)
+        learned = done.singular_values[-1].sort(descending=True).values
+        sigma = float((learned - true).abs().max() / true[0])
+        rows[name] = {"error": done.relative_error, "sigma": sigma}
+    return {"rows": rows, "recipe": run_recipe(target, seed)[1]}
 
 
 def flips(path: Float[Tensor, "steps m r"]) -> int:
@@ -162,49 +151,30 @@ def run_recipe(target: Float[Tensor, "n n"], seed: int) -> tuple[Fit, dict[str, 
     }
 
 
-def watch_recipe(seeds: int = SEEDS) -> dict[str, dict[str, list[float]]]:
-    """What :func:`run_recipe` saw on each target, one number per seed."""
-    seen: dict = {case: {} for case in NOTE_CASES}
-    for seed in tqdm(range(seeds), "recipe"):
-        for case, target in note_targets(seed).items():
-            for name, value in run_recipe(target, seed)[1].items():
-                seen[case].setdefault(name, []).append(float(f"{value:.4g}"))
-    return seen
-
-
-def load_recipe() -> dict[str, dict[str, list[float]]]:
-    """The committed results of :func:`watch_recipe`: targets → names → one number per seed."""
-    return json.loads(RESULTS.read_text(encoding="utf-8"))["recipe"]
+EXPERIMENT = Experiment(
+    name="recipe_ablation",
+    measure=run,
+    jobs=[{"case": case, "seed": seed} for case in NOTE_CASES for seed in range(SEEDS)],
+    settings={"rows": list(ROWS), "n": 32},
+)
 
 
 def load_ablation() -> dict[str, dict[str, dict[str, list[float]]]]:
-    """The committed results: rows → targets → the names of :func:`run`, one number per seed."""
-    return json.loads(RESULTS.read_text(encoding="utf-8"))["rows"]
-
-
-def write(head: dict, rows: dict) -> None:
-    """One line per row, so that a diff shows which row changed."""
-    lines = ",\n".join(
-        f"  {json.dumps(k, ensure_ascii=False)}: {json.dumps(v)}" for k, v in rows.items()
-    )
-    RESULTS.write_text(f'{json.dumps(head)[:-1]}, "rows": {{\n{lines}\n}}}}\n', encoding="utf-8")
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    head = {"command": "python -m helpers.ablation", "torch": torch.__version__.split("+")[0]}
-    watched = watch_recipe()
-    with ProcessPoolExecutor(2) as processes:
-        runs = list(tqdm(processes.map(run, range(SEEDS)), "seeds", total=SEEDS))
-    results = {
-        row: {
-            case: {
-                name: [float(f"{done[case][row][name]:.3g}") for done in runs]
-                for name in ("errors", "sigma", "seconds")
-            }
-            for case in NOTE_CASES
-        }
-        for row in ROWS
+    """Rows → targets → "errors" and "sigma", one number per seed."""
+    results: dict = {
+        row: {case: {"errors": [], "sigma": []} for case in NOTE_CASES} for row in ROWS
     }
-    write(head | {"recipe": watched}, results)
-    sys.exit(0)
+    for job, measured in EXPERIMENT.load():
+        for row, numbers in measured["rows"].items():
+            results[row][job["case"]]["errors"].append(numbers["error"])
+            results[row][job["case"]]["sigma"].append(numbers["sigma"])
+    return results
+
+
+def load_recipe() -> dict[str, dict[str, list[float]]]:
+    """Targets → the names of :func:`run_recipe` → one number per seed."""
+    results: dict = {case: {} for case in NOTE_CASES}
+    for job, measured in EXPERIMENT.load():
+        for name, value in measured["recipe"].items():
+            results[job["case"]].setdefault(name, []).append(value)
+    return results

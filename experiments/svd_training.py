@@ -1,20 +1,14 @@
-"""Ten networks that learn to factor: the roots of their polynomials."""
-
-import sys
-from pathlib import Path
+"""Ten networks that learn to factor: the roots of their polynomials (a minute on one core)."""
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
-from torch import nn
+from jaxtyping import Float64
+from torch import Tensor, nn
 from tqdm import trange
 
+from experiments.store import Experiment
 from helpers.layers import BLOCKS, DEGREE, FactorizationOperator, excess_error
-from helpers.maths import known_matrices
+from helpers.maths import generator, known_matrices, uniform
 from helpers.maths.checks import integer
-
-OPERATORS = Path(__file__).parent / "results" / "svd_training.safetensors"
-
 
 TRAINING_STEPS, BATCH, SIZES, SEEDS = 400, 64, (16, 32), 10
 
@@ -26,16 +20,15 @@ def train(seed: int, steps: int = TRAINING_STEPS) -> FactorizationOperator:
     Adam 0.03 with a rate falling linearly to 0, from small random roots, gradients clipped to norm 1.
     """
     steps = integer(steps, "steps", least=1)
-    generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
-    start = 0.5 * torch.rand(BLOCKS, DEGREE, generator=generator, dtype=torch.float64)
+    stream = generator(seed, "training of an operator")
+    start = 0.5 * uniform(BLOCKS, DEGREE, seed=stream)
     operator = FactorizationOperator(roots=start)
     optimizer = torch.optim.Adam(operator.parameters(), lr=0.03)
     schedule = torch.optim.lr_scheduler.LinearLR(optimizer, 1.0, 1 / steps, total_iters=steps)
     for step in trange(steps, desc=f"operator {seed}", delay=10, leave=False):
         n = SIZES[step % len(SIZES)]
-        X, S = known_matrices(BATCH, n, generator=generator)
-        basis = int(torch.randint(2**31, (), generator=generator))
-        loss = excess_error(operator, X, S, rank=n // 4, seed=basis).log().mean()
+        X, S = known_matrices(BATCH, n, seed=stream)
+        loss = excess_error(operator, X, S, rank=n // 4, seed=stream).log().mean()
         optimizer.zero_grad()
         loss.backward()
         nn.utils.clip_grad_norm_(operator.parameters(), 1.0)
@@ -44,16 +37,21 @@ def train(seed: int, steps: int = TRAINING_STEPS) -> FactorizationOperator:
     return operator
 
 
+def run(seed: int) -> Float64[Tensor, "blocks degree"]:
+    """The roots that training from ``seed`` ends with."""
+    return train(seed).roots.detach()
+
+
+EXPERIMENT = Experiment(
+    name="svd_training",
+    measure=run,
+    jobs=[{"seed": seed} for seed in range(SEEDS)],
+    settings={"steps": TRAINING_STEPS, "batch": BATCH, "sizes": SIZES},
+)
+
+
 def trained_operator(seed: int = 0, rank: int | None = None) -> FactorizationOperator:
-    """The committed network of training seed ``seed``, 0 … 9."""
+    """The network of training seed ``seed``, 0 … 9."""
     seed = integer(seed, "seed", least=0, most=SEEDS - 1)
-    with safe_open(OPERATORS, framework="pt") as file:
-        return FactorizationOperator(rank, roots=file.get_tensor("roots")[seed])
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    roots = torch.stack([train(seed).roots.detach() for seed in range(SEEDS)])
-    metadata = {"command": "python -m helpers.operator", "torch": torch.__version__.split("+")[0]}
-    save_file({"roots": roots}, OPERATORS, metadata=metadata)
-    sys.exit(0)
+    roots = torch.tensor(EXPERIMENT.load()[seed][1], dtype=torch.float64)
+    return FactorizationOperator(rank, roots=roots)

@@ -1,25 +1,21 @@
-"""Gradient descent searches for fast transforms among butterfly products, and for their order."""
+"""Gradient descent searches for fast transforms among butterfly products, and for the order of their inputs.
 
-import json
+The errors of every transform for N up to 64 and of the DFT up to 1024, and those of learned permutations
+(half an hour on one core).
+"""
+
 import math
-import sys
-import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass
 
 import torch
 from jaxtyping import Complex128, Float64, Int64
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from experiments.store import Experiment
 from helpers.layers.butterfly import Butterfly, learn_blocks, rank_one_bound, rmse
 from helpers.maths import bit_reversal, gaussian, power_of_two, signed_qr
 from helpers.maths.checks import integer
-
-RESULTS = Path(__file__).parent / "results" / "transform_search.json"
-
 
 SEEDS = 10
 
@@ -68,7 +64,7 @@ def cosine(n: int, seed: int = 0) -> Goal:
 def circular_convolution(n: int, seed: int = 0) -> Goal:
     """A random circulant matrix of norm √n, as Fᴴ·diag·F: 2L factors with the diagonal inside one of them."""
     n = power_of_two(n)
-    first = gaussian(n, seed=seed)
+    first = gaussian(n, seed=seed, stream="circular convolution")
     matrix = torch.stack([first.roll(shift) for shift in range(n)], 1)
     strides = [2**level for level in range(power_of_two(n).bit_length() - 1)]
     orders = {"input_order": bit_reversal(n), "output_order": bit_reversal(n)}
@@ -78,7 +74,10 @@ def circular_convolution(n: int, seed: int = 0) -> Goal:
 def random_orthogonal(n: int, seed: int = 0) -> Goal:
     """The negative control: a uniformly distributed orthogonal matrix."""
     n = power_of_two(n)
-    return Goal(signed_qr(gaussian(n, n, seed=seed)), {"input_order": bit_reversal(n)})
+    return Goal(
+        signed_qr(gaussian(n, n, seed=seed, stream="random orthogonal")),
+        {"input_order": bit_reversal(n)},
+    )
 
 
 GOALS: dict[str, Callable[[int, int], Goal]] = {
@@ -113,9 +112,8 @@ class SoftPermutation(nn.Module):
     def __init__(self, n: int, *, copies: int, seed: int = 0) -> None:
         super().__init__()
         levels = power_of_two(n).bit_length() - 2
-        generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
         copies = integer(copies, "copies", least=1)
-        draw = torch.randn(copies, levels, 3, generator=generator, dtype=torch.float64)
+        draw = gaussian(copies, levels, 3, seed=seed, stream="soft permutation")
         self.logits = nn.Parameter(draw / 2)
 
     def forward(self, x: Float64[Tensor, "n width"]) -> Float64[Tensor, "copies n width"]:
@@ -172,52 +170,43 @@ SIZES = dict.fromkeys(GOALS, (8, 16, 32, 64))
 SIZES["DFT"] += (128, 256, 1024)
 
 
-def run(task: tuple[str, int, int]) -> dict[str, object]:
-    """One goal, size and seed: the RMSE at the end and the seconds; or, for "permutation", what that gave."""
-    name, n, seed = task
-    torch.set_num_threads(1)
-    start = time.perf_counter()
-    if name == "permutation":
-        found = learn_permutation(n, seed=seed)
-        return {**found, "seconds": time.perf_counter() - start}
-    goal, recipe = GOALS[name](n, seed), RECIPES.get(name, Recipe())
-    layer = Butterfly(n, seed=seed, **goal.form)
+def run(goal: str, n: int, seed: int) -> dict[str, object]:
+    """One goal, size and seed: the RMSE at the end; or, for "permutation", what that gave."""
+    if goal == "permutation":
+        return learn_permutation(n, seed=seed)
+    aim, recipe = GOALS[goal](n, seed), RECIPES.get(goal, Recipe())
+    layer = Butterfly(n, seed=seed, **aim.form)
     # An exact solution has no error in any column, so a few of them at a time will do.
     columns = max(64, n // 8) if n > 64 else None
     steps = 2 * recipe.steps if n in (128, 256) else recipe.steps  # 1024 takes long enough
     learn_blocks(
         layer,
-        goal.matrix,
+        aim.matrix,
         steps=steps,
         learning_rate=recipe.learning_rate,
         columns=columns,
         seed=seed,
         progress=False,
     )
-    found = {"rmse": float(rmse(layer, goal.matrix)), "seconds": time.perf_counter() - start}
-    if name == "random orthogonal":
-        found["bound"] = rank_one_bound(goal.matrix, goal.form["input_order"]) / math.sqrt(n)
+    found = {"rmse": float(rmse(layer, aim.matrix))}
+    if goal == "random orthogonal":
+        found["bound"] = rank_one_bound(aim.matrix, aim.form["input_order"]) / math.sqrt(n)
     return found
 
 
+_JOBS = [(name, n, seed) for name in GOALS for n in SIZES[name] for seed in range(SEEDS)]
+_JOBS += [("permutation", n, seed) for n in (8, 16, 32) for seed in range(SEEDS)]
+EXPERIMENT = Experiment(
+    name="transform_search",
+    measure=run,
+    jobs=[dict(zip(("goal", "n", "seed"), job, strict=True)) for job in _JOBS],
+    settings={name: asdict(RECIPES.get(name, Recipe())) for name in GOALS},
+)
+
+
 def load_results() -> dict[str, dict[str, list[dict]]]:
-    """The committed results of :func:`run`: goal → N (a string) → one entry per seed."""
-    return json.loads(RESULTS.read_text(encoding="utf-8"))["results"]
-
-
-if __name__ == "__main__":
-    tasks = [(name, n, seed) for name in GOALS for n in SIZES[name] for seed in range(SEEDS)]
-    tasks += [("permutation", n, seed) for n in (8, 16, 32) for seed in range(SEEDS)]
-    results: dict = {name: {} for name in (*GOALS, "permutation")}
-    # The longest first, so that no process ends much later than the other.
-    tasks.sort(key=lambda task: -task[1] * (2 if task[0] == "convolution" else 1))
-    with ProcessPoolExecutor(2) as processes:
-        done = list(tqdm(processes.map(run, tasks), "butterflies", total=len(tasks)))
-    for (name, n, _), found in sorted(zip(tasks, done, strict=True), key=lambda pair: pair[0]):
-        rounded = json.loads(
-            json.dumps(found), parse_float=lambda text: float(f"{float(text):.3g}")
-        )
-        results[name].setdefault(str(n), []).append(rounded)
-    head = {"command": "python -m helpers.butterfly", "torch": torch.__version__.split("+")[0]}
-    RESULTS.write_text(json.dumps({**head, "results": results}) + "\n", encoding="utf-8")
-    sys.exit(0)
+    """Goal → N (a string) → what :func:`run` measured, one entry per seed."""
+    results: dict = {}
+    for job, row in EXPERIMENT.load():
+        results.setdefault(job["goal"], {}).setdefault(str(job["n"]), []).append(row)
+    return results

@@ -20,6 +20,8 @@ from helpers.maths.matrices import hartley
 NOTE_CASES = ("low rank", "convolution", "attention", "Fourier")
 """What the note says these four matrices stand for."""
 
+_OPERATOR = "operator of a case"
+
 
 def note_targets(seed: int, n: int = 32) -> dict[str, Float64[Tensor, "n n"]]:
     """The note's four n×n targets by the names in NOTE_CASES, Gaussian parts drawn from ``seed``.
@@ -29,7 +31,7 @@ def note_targets(seed: int, n: int = 32) -> dict[str, Float64[Tensor, "n n"]]:
     has no randomness. Raises ValueError for n < 4.
     """
     n = integer(n, "n", least=4)
-    left, right, tokens, noise = gaussian(4, n, n, seed=seed)
+    left, right, tokens, noise = gaussian(4, n, n, seed=seed, stream="note targets")
     kernel = torch.tensor([[[0.4, 1.0, 0.4]]], dtype=torch.float64)
     filtered = torch.conv1d(noise[None, :1], kernel, padding=1)[0, 0]
     t = torch.linspace(0, 2 * math.pi, n, dtype=torch.float64)
@@ -90,7 +92,7 @@ def low_rank(
     """
     n = integer(n, "n", least=4)
     rank = integer(rank, "rank", least=1, most=n)
-    left, right = gaussian(2, n, rank, seed=seed)
+    left, right = gaussian(2, n, rank, seed=seed, stream=_OPERATOR)
     operator = left @ right.mT / math.sqrt(n * rank)
     return _fixed(operator, f"low rank: T = AB of rank {rank}", samples, noise, seed, width)
 
@@ -154,7 +156,7 @@ def attention(
     n, width = integer(n, "n", least=4), integer(width, "width", least=1)
     rank = integer(rank, "rank", least=1, most=width)
     sharpness = real_number(sharpness, "sharpness", above=0)
-    query, key = gaussian(2, width, rank, seed=seed)
+    query, key = gaussian(2, width, rank, seed=seed, stream=_OPERATOR)
     W = query @ key.mT
     W = sharpness * W / torch.linalg.matrix_norm(W)
     inputs, draws = _draw(n, samples, width, seed)
@@ -168,7 +170,7 @@ def random_operator(
 ) -> Case:
     """T with independent N(0, 1/n) entries: the negative control, without structure. See :func:`low_rank`."""
     n = integer(n, "n", least=4)
-    operator = gaussian(n, n, seed=seed) / math.sqrt(n)
+    operator = gaussian(n, n, seed=seed, stream=_OPERATOR) / math.sqrt(n)
     return _fixed(operator, "control: Gaussian T", samples, noise, seed, width)
 
 
@@ -181,9 +183,9 @@ def _fixed(
 
 
 def _draw(n: int, samples: int, width: int, seed: int) -> Float64[Tensor, "2 samples n width"]:
-    """Inputs and unit noise, from a stream that the operator's draw doesn't use."""
+    """Inputs and unit noise."""
     samples, width = integer(samples, "samples", least=1), integer(width, "width", least=1)
-    return gaussian(2, samples, n, width, seed=integer(seed, "seed", least=0) + 1_000_003)
+    return gaussian(2, samples, n, width, seed=seed, stream="inputs and noise of a case")
 
 
 def _noisy(clean: Tensor, draws: Tensor, noise: float) -> Tensor:

@@ -9,6 +9,7 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from helpers.maths.checks import integer, one_of
+from helpers.maths.draws import integers
 
 TEXT_KINDS = ("prose", "code", "repeated", "random tokens")
 TEXTS_PER_KIND = 10
@@ -46,9 +47,9 @@ def text(kind: str, index: int) -> str | Int64[Tensor, "pieces"]:
 
 def random_word_pieces(count: int, *, seed: int) -> Int64[Tensor, "count"]:
     """``count`` ids drawn uniformly from MiniLM's ordinary word pieces (999 … 30521)."""
-    generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
     count = integer(count, "count", least=1)
-    return torch.randint(FIRST_WORD_PIECE, VOCABULARY_SIZE, (count,), generator=generator)
+    low, stream = FIRST_WORD_PIECE, "random word pieces"
+    return integers(VOCABULARY_SIZE, count, low=low, seed=seed, stream=stream)
 
 
 def first_sentence(prose: str) -> str:

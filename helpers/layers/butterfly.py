@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from helpers.maths.checks import integer, real_number
+from helpers.maths.draws import Seed, gaussian, generator, orders
 from helpers.maths.matrices import power_of_two
 
 
@@ -36,7 +37,7 @@ class Butterfly(nn.Module):
         output_order: Int64[Tensor, "n"] | None = None,
         real: bool = False,
         copies: int | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         dtype: torch.dtype = torch.complex128,
     ) -> None:
         super().__init__()
@@ -54,9 +55,8 @@ class Butterfly(nn.Module):
                 raise ValueError(f"{name} must be a permutation of 0 … {n - 1}")
             self.register_buffer(name, order)
         leading = () if copies is None else (integer(copies, "copies", least=1),)
-        generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
         shape = (*leading, len(self.strides), n // 2, 2, 2)
-        draw = torch.randn(shape, generator=generator, dtype=torch.complex128)
+        draw = torch.view_as_complex(gaussian(*shape, 2, seed=seed, stream="butterfly"))
         self.blocks = nn.Parameter(torch.linalg.qr(draw).Q.to(dtype))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -203,13 +203,13 @@ def learn_blocks(
     identity = torch.eye(n, dtype=layer.blocks.real.dtype, device=layer.blocks.device)
     chosen = torch.arange(n)
     count = n if columns is None else integer(columns, "columns", least=1, most=n)
-    generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
+    stream = generator(seed, "columns")
     history = []
     for step in tqdm(range(steps), "butterfly", disable=not progress, delay=5, leave=False):
         if watch:
             watch(step, layer)
         if count < n:
-            chosen = torch.randperm(n, generator=generator)[:count]
+            chosen = orders(n, seed=stream)[:count]
         optimizer.zero_grad()
         x = identity[:, chosen]
         difference = layer(x if permutation is None else permutation(x)) - target[:, chosen]

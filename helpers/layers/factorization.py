@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from helpers.maths.checks import integer, real_number, real_tensor
+from helpers.maths.draws import Seed, gaussian, generator
 from helpers.maths.orthogonal import MAPS, SQUARE, signed_qr
 
 SIGMAS = ("free", "absolute", "softplus")
@@ -58,11 +59,6 @@ class Fit:
     seconds: float
 
 
-STREAM = 2_000_003
-"""Added to a layer's seed. In the stream of :func:`helpers.nulls.gaussian` it would start at the singular
-vectors of a target that is made from the same seed."""
-
-
 class FactorizationLayer(nn.Module):
     """U diag(S) Vᵀ for one matrix of ``rows`` × ``columns``, with U and V orthonormal at every step.
 
@@ -85,7 +81,7 @@ class FactorizationLayer(nn.Module):
         orthogonal: str = "signed qr",
         sigma: str = "free",
         start: float | None = None,
-        seed: int = 0,
+        seed: Seed = 0,
         dtype: torch.dtype = torch.float64,
         device: torch.device | str | None = None,
     ) -> None:
@@ -101,18 +97,17 @@ class FactorizationLayer(nn.Module):
             if value not in tuple(allowed):
                 raise ValueError(f"{name} must be one of {tuple(allowed)}, not {value!r}")
         self.orthogonal, self.sigma = orthogonal, sigma
-        generator = torch.Generator().manual_seed(STREAM + integer(seed, "seed", least=0))
+        stream = generator(seed, "factorization layer")
 
         def parameter(size: int, square: bool = False) -> nn.Parameter:
             shape = (size, size if square else self.rank)
-            draw = torch.randn(shape, generator=generator, dtype=torch.float64)
-            draw = draw * (start or 1 / math.sqrt(size))
+            draw = gaussian(*shape, seed=stream) * (start or 1 / math.sqrt(size))
             return nn.Parameter(draw.to(device=device, dtype=dtype))
 
         if start is not None:
             start = real_number(start, "start", above=0)
         self.left = parameter(rows, orthogonal in SQUARE)
-        middle = torch.randn(self.rank, generator=generator, dtype=torch.float64)
+        middle = gaussian(self.rank, seed=stream)
         self.middle = nn.Parameter(middle.to(device=device, dtype=dtype))
         self.right = parameter(columns, orthogonal in SQUARE)
 

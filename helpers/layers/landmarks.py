@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from helpers.maths.attention import attention_weights
 from helpers.maths.checks import integer, one_of, real_number, real_tensor
-from helpers.maths.draws import gaussian
+from helpers.maths.draws import gaussian, generator, integers
 from helpers.maths.orthogonal import signed_qr
 from helpers.maths.spectrum import truncate
 
@@ -118,7 +118,7 @@ class Problem:
 
     def random(self, *shape: int) -> Float[Tensor, "..."]:
         """Standard normal numbers, the same for every head."""
-        return gaussian(*shape, seed=self.seed).to(self.keys)
+        return gaussian(*shape, seed=self.seed, stream="projections").to(self.keys)
 
     def landmarks(
         self, keys: Tensor, values: Tensor, bias: Tensor | None = None, normalised: bool = True
@@ -293,7 +293,7 @@ def learned(
     learning_rate = real_number(learning_rate, "learning_rate", above=0)
     starts = [_refit_values(problem, method(problem)) for method in (k_means, heavy_keys)]
     start = _better(problem, *starts)
-    generator = torch.Generator().manual_seed(problem.seed)
+    stream = generator(problem.seed, "batches of queries")
     # Whatever mode the caller is in, the fit needs gradients, and tensors that may have some.
     with torch.inference_mode(False), torch.enable_grad():
         queries, outputs = problem.queries.clone(), problem.outputs.clone()
@@ -311,7 +311,7 @@ def learned(
         for _ in tqdm(
             range(steps), "landmarks", disable=not problem.progress, delay=5, leave=False
         ):
-            rows = torch.randint(m, (min(batch, m),), generator=generator).to(outputs.device)
+            rows = integers(m, min(batch, m), seed=stream).to(outputs.device)
             stepper.zero_grad()
             errors = present().attend(queries[..., rows, :]) - outputs[..., rows, :]
             (errors.square().mean((-2, -1)) / size).sum().backward()
@@ -397,7 +397,10 @@ def _iterated_inverse(matrix: Tensor, steps: int = 6) -> Tensor:
 def _clusters(keys: Tensor, count: int, seed: int) -> Tensor:
     """Cluster labels 0 … count − 1 of the rows, head by head."""
     heads = keys.detach().cpu().double().reshape(-1, *keys.shape[-2:]).numpy()
-    labels = [kmeans2(np.asarray(rows), count, minit="++", seed=seed)[1] for rows in heads]
+    labels = [
+        kmeans2(np.asarray(rows), count, minit="++", rng=generator(seed, "k-means"))[1]
+        for rows in heads
+    ]
     return torch.as_tensor(np.stack(labels)).long().reshape(keys.shape[:-1]).to(keys.device)
 
 

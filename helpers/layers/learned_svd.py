@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from helpers.layers.factorization import Factors, gauss_newton_step
 from helpers.maths.checks import integer, real_tensor
+from helpers.maths.draws import Seed, gaussian
 from helpers.maths.orthogonal import signed_qr
 
 BLOCKS, DEGREE, CORE_STEPS = 3, 3, 14
@@ -70,14 +71,14 @@ class FactorizationOperator(nn.Module):
         return Factors(U @ left, S * largest[..., 0], V @ right)
 
     def basis(
-        self, X: Float[Tensor, "*batch m n"], rank: int, seed: int | None = None
+        self, X: Float[Tensor, "*batch m n"], rank: int, seed: Seed | None = None
     ) -> Float[Tensor, "*batch n r"]:
         """Orthonormal columns that should span the leading right singular vectors of X.
 
         ``seed`` draws the first basis, by default the operator's.
         """
-        generator = torch.Generator().manual_seed(self.seed if seed is None else seed)
-        draw = torch.randn(X.shape[-1], rank, generator=generator, dtype=torch.float64)
+        seed = self.seed if seed is None else seed
+        draw = gaussian(X.shape[-1], rank, seed=seed, stream="first basis")
         V = signed_qr(draw.to(X)).expand(*X.shape[:-2], -1, -1)
         for roots in self.roots.to(X):
             Y, unit = V, None
@@ -120,7 +121,7 @@ def excess_error(
     S: Float[Tensor, "*batch k"],
     *,
     rank: int | None = None,
-    seed: int | None = None,
+    seed: Seed | None = None,
 ) -> Float[Tensor, "*batch"]:
     """(‖X − X̂‖_F² − ‖X − X_r‖_F²) / ‖X‖_F²: how much more is lost than by the best rank-r matrix.
 

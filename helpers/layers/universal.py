@@ -7,6 +7,7 @@ an open gate costs ``price`` bits for every free parameter of its class.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from helpers.layers.butterfly import Butterfly
 from helpers.maths.attention import attention_weights
 from helpers.maths.checks import integer, real_number, real_tensor
+from helpers.maths.draws import Seed, gaussian, generator
 from helpers.maths.matrices import bit_reversal
 
 TINY = 1e-30
@@ -26,11 +28,11 @@ FLOAT_BITS = 32.0
 class LowRank(nn.Module):
     """x → U diag(σ) Vᵀ x with free U, V (n×r) and σ; r(2n − r) of the numbers are free."""
 
-    def __init__(self, n: int, width: int, rank: int, generator: torch.Generator) -> None:
+    def __init__(self, n: int, width: int, rank: int, seed: Seed) -> None:
         super().__init__()
-        self.left = _draw(n, rank, deviation=n**-0.5, generator=generator)
+        self.left = _draw(n, rank, deviation=n**-0.5, seed=seed)
         self.sigma = nn.Parameter(torch.ones(rank, dtype=torch.float64))
-        self.right = _draw(n, rank, deviation=n**-0.5, generator=generator)
+        self.right = _draw(n, rank, deviation=n**-0.5, seed=seed)
         self.free = rank * (2 * n - rank)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -41,12 +43,10 @@ class LowRank(nn.Module):
 class Convolution(nn.Module):
     """Convolution along the tokens, zero-padded, one kernel for all columns or one for each."""
 
-    def __init__(
-        self, n: int, width: int, taps: int, depthwise: bool, generator: torch.Generator
-    ) -> None:
+    def __init__(self, n: int, width: int, taps: int, depthwise: bool, seed: Seed) -> None:
         super().__init__()
         kernels = width if depthwise else 1
-        self.kernel = _draw(kernels, taps, deviation=taps**-0.5, generator=generator)
+        self.kernel = _draw(kernels, taps, deviation=taps**-0.5, seed=seed)
         self.free = self.kernel.numel()
         lags = torch.arange(n)[:, None] - torch.arange(n) + taps // 2
         # Place ``taps`` of the kernel, beyond its end, will hold a zero.
@@ -65,9 +65,9 @@ class Convolution(nn.Module):
 class Attention(nn.Module):
     """softmax(x W_h xᵀ) x for each head h, on its share of the columns, times a gain for each head."""
 
-    def __init__(self, n: int, width: int, heads: int, generator: torch.Generator) -> None:
+    def __init__(self, n: int, width: int, heads: int, seed: Seed) -> None:
         super().__init__()
-        self.query_key = _draw(heads, width, width, deviation=0.5 / width, generator=generator)
+        self.query_key = _draw(heads, width, width, deviation=0.5 / width, seed=seed)
         self.gain = nn.Parameter(torch.ones(heads, 1, 1, dtype=torch.float64))
         self.free = self.query_key.numel() + heads
 
@@ -83,7 +83,7 @@ class Attention(nn.Module):
 class RealButterfly(Butterfly):
     """The real part of log₂n butterfly factors after a bit reversal; n(log₂n + 1) free complex numbers."""
 
-    def __init__(self, n: int, width: int, seed: int) -> None:
+    def __init__(self, n: int, width: int, seed: Seed) -> None:
         super().__init__(n, input_order=bit_reversal(n), real=True, seed=seed)
         # Moving a diagonal from one factor into the next changes nothing: n(L − 1) numbers are idle.
         self.free = 2 * n * (len(self.strides) + 1)
@@ -103,8 +103,8 @@ class UniversalLayer(nn.Module):
 
     ``classes`` are some of CLASSES. While it is trained, every gate is a coin of probability π_k =
     sigmoid(logit_k). Nothing needs to be tossed. For one layer :meth:`description_length` sums over
-    all states of the gates. Inside a network :meth:`forward` takes the mean Σπ_kT_k(x) and, with a
-    generator, adds Gaussian noise of the coins' variance Σπ_k(1 − π_k)T_k(x)² (fast dropout, Wang &
+    all states of the gates. Inside a network :meth:`forward` takes the mean Σπ_kT_k(x) and, with
+    ``noise``, a stream of :func:`helpers.maths.draws.generator`, adds Gaussian noise of the coins' variance Σπ_k(1 − π_k)T_k(x)² (fast dropout, Wang &
     Manning 2013; Kingma et al. 2015). A gate that stays undecided is noise, and a gate that is open
     costs ``price`` bits for each free parameter. In evaluation mode gates with π_k > ½ are open and
     the others closed.
@@ -126,7 +126,7 @@ class UniversalLayer(nn.Module):
         depthwise: bool = False,
         heads: int = 1,
         price: float = FLOAT_BITS,
-        seed: int = 0,
+        seed: Seed = 0,
         dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
@@ -142,13 +142,12 @@ class UniversalLayer(nn.Module):
         if dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype must be one of (torch.float32, torch.float64), not {dtype!r}")
         self.price = real_number(price, "price", least=0)
-        seed = integer(seed, "seed", least=0)
-        generator = torch.Generator().manual_seed(seed)
+        stream = generator(seed, "universal layer")
         make = {
-            "low rank": lambda: LowRank(n, width, rank, generator),
-            "convolution": lambda: Convolution(n, width, taps, depthwise, generator),
-            "attention": lambda: Attention(n, width, heads, generator),
-            "butterfly": lambda: RealButterfly(n, width, seed),
+            "low rank": lambda: LowRank(n, width, rank, stream),
+            "convolution": lambda: Convolution(n, width, taps, depthwise, stream),
+            "attention": lambda: Attention(n, width, heads, stream),
+            "butterfly": lambda: RealButterfly(n, width, stream),
         }
         # A fixed order: the same seed draws the same start, whatever the order of ``classes``.
         self.classes = tuple(name for name in CLASSES if name in classes)
@@ -197,17 +196,17 @@ class UniversalLayer(nn.Module):
         return torch.tensordot(p, parts, 1), torch.tensordot(p * (1 - p), parts.square(), 1)
 
     def forward(
-        self, x: Float[Tensor, "*batch n width"], generator: torch.Generator | None = None
+        self, x: Float[Tensor, "*batch n width"], noise: np.random.Generator | None = None
     ) -> Float[Tensor, "*batch n width"]:
-        """The mean output, with noise of the coins' variance if there is a ``generator``; open gates only in evaluation."""
+        """The mean output, with noise of the coins' variance drawn from the stream ``noise``; open gates only in evaluation."""
         if not self.training:
             open_parts = [self.members[name](x) for name in self.chosen]
             return self.scale * sum(open_parts, start=torch.zeros_like(x))
         mean, variance = self.moments(x)
-        if generator is None:
+        if noise is None:
             return mean
-        noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype)
-        return mean + noise * (variance + 1e-12).sqrt()
+        draws = gaussian(*mean.shape, seed=noise).to(mean)
+        return mean + draws * (variance + 1e-12).sqrt()
 
     def description_length(
         self,
@@ -323,6 +322,5 @@ def choose_classes(
     return Choice(layer.chosen, by_gradient, torch.stack(path), saved, float(error))
 
 
-def _draw(*shape: int, deviation: float, generator: torch.Generator) -> nn.Parameter:
-    draw = torch.randn(shape, generator=generator, dtype=torch.float64)
-    return nn.Parameter(deviation * draw)
+def _draw(*shape: int, deviation: float, seed: Seed) -> nn.Parameter:
+    return nn.Parameter(deviation * gaussian(*shape, seed=seed))

@@ -1,92 +1,18 @@
 """Linear algebra and attention: what the other wings stand on."""
 
-from helpers.maths.attention import attention, attention_weights, causal_mask
+# fmt: off
 from helpers.maths.checks import integer, one_of, real_number, real_tensor
 from helpers.maths.draws import Seed, gaussian, generator, integers, orders, uniform
 from helpers.maths.matrices import bit_reversal, hartley, known_matrices, power_of_two
-from helpers.maths.nulls import random_attention, shuffle_within_rows
-from helpers.maths.orthogonal import (
-    MAPS,
-    SQUARE,
-    Map,
-    cayley,
-    householder,
-    lapack_qr,
-    matrix_exponential,
-    signed_qr,
-)
+from helpers.maths.attention import attention, attention_weights, causal_mask
 from helpers.maths.spectrum import Spectrum, distance_to_rank_one, spectrum, truncate
-from helpers.maths.structure import (
-    BAND_ENERGY,
-    ORDER_FREE,
-    ROUNDING,
-    SAME_SIGMA,
-    TIE,
-    Reading,
-    bandwidth,
-    circulant_distance,
-    diagnose,
-    flatness,
-    fourier_off_diagonal,
-    input_dependence,
-    low_rank_distance,
-    principal_angles,
-    row_stochastic_distance,
-    sinusoid_overlap,
-    sinusoidal_rows,
-    sinusoidal_vectors,
-    toeplitz_distance,
+from helpers.maths.orthogonal import (
+    MAPS, Map, SQUARE, cayley, householder, lapack_qr, matrix_exponential, signed_qr,
 )
-
-__all__ = [
-    "BAND_ENERGY",
-    "MAPS",
-    "ORDER_FREE",
-    "ROUNDING",
-    "SAME_SIGMA",
-    "SQUARE",
-    "TIE",
-    "Map",
-    "Reading",
-    "Seed",
-    "Spectrum",
-    "attention",
-    "attention_weights",
-    "bandwidth",
-    "bit_reversal",
-    "causal_mask",
-    "cayley",
-    "circulant_distance",
-    "diagnose",
-    "distance_to_rank_one",
-    "flatness",
-    "fourier_off_diagonal",
-    "gaussian",
-    "generator",
-    "hartley",
-    "householder",
-    "input_dependence",
-    "integer",
-    "integers",
-    "known_matrices",
-    "lapack_qr",
-    "low_rank_distance",
-    "matrix_exponential",
-    "one_of",
-    "orders",
-    "power_of_two",
-    "principal_angles",
-    "random_attention",
-    "real_number",
-    "real_tensor",
-    "row_stochastic_distance",
-    "shuffle_within_rows",
-    "signed_qr",
-    "sinusoid_overlap",
-    "sinusoidal_rows",
-    "sinusoidal_vectors",
-    "spectrum",
-    "toeplitz_distance",
-    "truncate",
-    "uniform",
-]
+from helpers.maths.nulls import random_attention, shuffle_within_rows
+from helpers.maths.structure import (
+    BAND_ENERGY, ORDER_FREE, ROUNDING, Reading, SAME_SIGMA, TIE, bandwidth, circulant_distance,
+    diagnose, flatness, fourier_off_diagonal, input_dependence, low_rank_distance,
+    principal_angles, row_stochastic_distance, sinusoid_overlap, sinusoidal_rows,
+    sinusoidal_vectors, toeplitz_distance,
+)

@@ -7,6 +7,7 @@ from jaxtyping import Float64, Int64
 from torch import Tensor
 
 from helpers.maths.checks import integer
+from helpers.maths.draws import Seed, gaussian, generator, integers, uniform
 from helpers.maths.orthogonal import signed_qr
 
 
@@ -36,7 +37,7 @@ def hartley(n: int) -> Float64[Tensor, "n n"]:
 
 
 def known_matrices(
-    count: int, n: int, *, generator: torch.Generator
+    count: int, n: int, *, seed: Seed
 ) -> tuple[Float64[Tensor, "count n n"], Float64[Tensor, "count n"]]:
     """Random n×n matrices with their singular values, which are known because we choose them.
 
@@ -45,22 +46,23 @@ def known_matrices(
     noise on each value, sorted.
     """
 
-    def uniform(low: float, high: float, *shape: int) -> Tensor:
-        return low + (high - low) * torch.rand(shape, generator=generator, dtype=torch.float64)
+    stream = generator(seed, "known matrices")
+
+    def between(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * uniform(*shape, seed=stream)
 
     def rotations() -> Tensor:
-        draw = torch.randn(count, n, n, generator=generator, dtype=torch.float64)
-        return signed_qr(draw)
+        return signed_qr(gaussian(count, n, n, seed=stream))
 
     k = torch.arange(1, n + 1, dtype=torch.float64)
     families = torch.stack(
         (
-            k ** -uniform(0.3, 2.0, count, 1),
-            torch.exp(-k * uniform(0.05, 0.5, count, 1)),
-            uniform(0.0, 1.0, count, n),
+            k ** -between(0.3, 2.0, count, 1),
+            torch.exp(-k * between(0.05, 0.5, count, 1)),
+            between(0.0, 1.0, count, n),
         )
     )
-    chosen = torch.randint(3, (count,), generator=generator)
-    S = families[chosen, torch.arange(count)] * uniform(1.0, 1.2, count, n)
+    chosen = integers(3, count, seed=stream)
+    S = families[chosen, torch.arange(count)] * between(1.0, 1.2, count, n)
     S = S.sort(descending=True).values
     return (rotations() * S[:, None, :]) @ rotations().mT, S

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from helpers.maths.attention import attention_weights, causal_mask
 from helpers.maths.checks import integer, real_number, real_tensor
-from helpers.maths.draws import gaussian
+from helpers.maths.draws import gaussian, uniform
 
 
 def random_attention(
@@ -26,7 +26,7 @@ def random_attention(
     n, d = integer(n, "n", least=1), integer(d, "d", least=1)
     samples = integer(samples, "samples", least=1)
     temperature = real_number(temperature, "temperature", above=0)
-    queries, keys = gaussian(2, samples, n, d, seed=seed)
+    queries, keys = gaussian(2, samples, n, d, seed=seed, stream="random attention")
     mask = causal_mask(n) if causal else None
     return attention_weights(queries, keys, mask=mask, scale=1 / (temperature * d**0.5))
 
@@ -43,8 +43,7 @@ def shuffle_within_rows(
     real_tensor(weights, "weights", least_dims=2)
     if weights.shape[-1] != weights.shape[-2]:
         raise ValueError(f"weights must be square, but their shape is {tuple(weights.shape)}")
-    generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
-    order = torch.rand(weights.shape, generator=generator, dtype=torch.float64).to(weights.device)
+    order = uniform(*weights.shape, seed=seed, stream="shuffled rows").to(weights.device)
     if causal:
         # Masked places sort last, so the allowed ones fill the front of the row.
         mask = causal_mask(weights.shape[-1], device=weights.device)

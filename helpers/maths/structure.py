@@ -13,6 +13,7 @@ from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
 from helpers.maths.checks import integer, real_tensor
+from helpers.maths.draws import gaussian, generator, orders
 from helpers.maths.spectrum import spectrum
 
 BAND_ENERGY = 0.99
@@ -89,12 +90,12 @@ def diagnose(
     matrix = matrix / scale  # whose squares neither over- nor underflow
     rank = max(1, n // 8) if rank is None else integer(rank, "rank", least=1, most=n)
     draws, seed = integer(draws, "draws", least=2), integer(seed, "seed", least=0)
-    generator = torch.Generator().manual_seed(seed)
-    rows, columns = (_orders(draws, n, generator).to(matrix.device) for _ in range(2))
+    stream = generator(seed, "diagnose")
+    rows, columns = orders(n, 2, draws, seed=stream).to(matrix.device)
     permuted = matrix[rows[:, :, None], columns[:, None, :]]
-    places = _orders(draws, n * n, generator).to(matrix.device)
+    places = orders(n * n, draws, seed=stream).to(matrix.device)
     shuffled = matrix.flatten()[places].unflatten(-1, (n, n))
-    normal = torch.randn(draws, n, n, generator=generator, dtype=torch.float64).to(matrix)
+    normal = gaussian(draws, n, n, seed=stream).to(matrix)
     size = torch.linalg.matrix_norm(matrix) / torch.linalg.matrix_norm(normal)
     normal = normal * size[:, None, None]
     sigma = spectrum(matrix).singular_values
@@ -301,7 +302,7 @@ def input_dependence(
             f"not {samples} of width {width}"
         )
     integer(draws, "draws", least=2)
-    generator = torch.Generator().manual_seed(integer(seed, "seed", least=0))
+    stream = generator(seed, "input dependence")
     x, y = inputs.mT.flatten(0, 1), outputs.mT.flatten(0, 1)  # one pair per row
     # gelsd, because PyTorch (2.13) leaves a list unset that the default, gelsy, reads if x has not full rank.
     residuals = y - x @ torch.linalg.lstsq(x, y, driver="gelsd").solution
@@ -314,7 +315,7 @@ def input_dependence(
         size = alike.square().sum() * also.square().sum()
         return torch.where(size > 0, (alike * also).sum() / size.sqrt(), 0)
 
-    dealt = [torch.randperm(len(x), generator=generator).to(x.device) for _ in range(draws)]
+    dealt = orders(len(x), draws, seed=stream).to(x.device)
     value = float(correlation(torch.arange(len(x), device=x.device)))
     return Reading(value, {"regrouped": torch.stack([correlation(o) for o in dealt])}, "high")
 
@@ -359,11 +360,6 @@ def _sums(matrices: Tensor, labels: Int64[Tensor, "n n"]) -> Tensor:
     """The sum of the entries of each label 0, 1, … : (…, labels)."""
     sums = matrices.new_zeros(*matrices.shape[:-2], int(labels.max()) + 1)
     return sums.index_add(-1, labels.flatten().to(matrices.device), matrices.flatten(-2))
-
-
-def _orders(draws: int, n: int, generator: torch.Generator) -> Int64[Tensor, "draws n"]:
-    """Independent uniform permutations of 0 … n − 1."""
-    return torch.rand(draws, n, generator=generator, dtype=torch.float64).argsort(-1)
 
 
 def _held_by_sinusoids(vectors: Tensor) -> Tensor:

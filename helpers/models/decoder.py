@@ -1,7 +1,7 @@
 """A small causal transformer over bytes, its committed checkpoint, and what is measured on it.
 
 Pre-layer-norm blocks as in GPT-2 (Radford et al. 2019) with tied embeddings and the book's own
-:func:`helpers.maths.attention_weights`, so the formula on the page is the formula that was
+:func:`~helpers.maths.attention.attention_weights`, so the formula on the page is the formula that was
 trained. Positions enter by rotating queries and keys (Su et al. 2021): with learned positions the
 same budget of training stayed at the loss of a bigram model. The projections have no bias, so the
 logit of places i and j is x_i·W_Q·R·W_Kᵀ·x_jᵀ / √d, where the rotation R depends on i − j.
@@ -12,6 +12,7 @@ import math
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import safetensors.torch
 import torch
 from jaxtyping import Float, Int64
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from helpers.maths.attention import attention_weights, causal_mask
 from helpers.maths.checks import integer
+from helpers.maths.draws import gaussian, generator
 from helpers.models.files import read_verified
 
 DECODER_FILE = Path(__file__).parents[1] / "data" / "decoder.safetensors"
@@ -96,10 +98,10 @@ class Decoder(nn.Module):
             self.blocks = nn.ModuleList(Block(width, heads) for _ in range(layers))
             self.norm = nn.LayerNorm(width)
         self.to_empty(device="cpu")
-        self._draw(torch.Generator().manual_seed(integer(seed, "seed", least=0)))
+        self._draw(generator(seed, "decoder"))
 
     @torch.no_grad()
-    def _draw(self, generator: torch.Generator) -> None:
+    def _draw(self, stream: np.random.Generator) -> None:
         width = self.embedding.embedding_dim
         for name, parameter in self.named_parameters():
             if name.endswith("bias"):
@@ -110,7 +112,7 @@ class Decoder(nn.Module):
                 fan_in = 4 * width if name.endswith("mlp.2.weight") else width
                 writes = name.endswith(("W_O", "mlp.2.weight"))
                 variance = 1 / fan_in / (2 * len(self.blocks) if writes else 1)
-                parameter.normal_(0, math.sqrt(variance), generator=generator)
+                parameter.copy_(math.sqrt(variance) * gaussian(*parameter.shape, seed=stream))
 
     def forward(
         self, tokens: Int64[Tensor, "batch n"], transform: Transform | None = None

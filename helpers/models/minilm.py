@@ -17,6 +17,7 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from helpers.maths.checks import integer
+from helpers.maths.draws import gaussian, generator
 from helpers.models.files import ModelFileError, read_verified
 
 if TYPE_CHECKING:
@@ -67,9 +68,8 @@ def minilm_reinitialised(seed: int, folder: Path | None = None) -> "BertModel":
     BERT's own initialisation (Devlin et al. 2019): weights and embeddings N(0, 0.02²), biases 0,
     layer norms 1 and 0, the padding token's embedding 0.
     """
-    seed = integer(seed, "seed", least=0)
     model = _empty_minilm(folder or minilm_folder())
-    generator = torch.Generator().manual_seed(seed)
+    stream = generator(seed, "reinitialised MiniLM")
     weights = {}
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
@@ -77,7 +77,7 @@ def minilm_reinitialised(seed: int, folder: Path | None = None) -> "BertModel":
         elif "LayerNorm" in name:
             weights[name] = torch.ones(parameter.shape, dtype=torch.float64)
         else:
-            normal = torch.randn(parameter.shape, dtype=torch.float64, generator=generator)
+            normal = gaussian(*parameter.shape, seed=stream)
             weights[name] = model.config.initializer_range * normal
     weights["embeddings.word_embeddings.weight"][model.config.pad_token_id] = 0
     model.load_state_dict(weights, assign=True)
