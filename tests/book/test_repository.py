@@ -14,7 +14,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[2]
-MADE = (".git", ".venv", "_build", "_extra", "frontend", "__pycache__", "*.egg-info", ".*_cache*")
+MADE = (".git", ".venv", "_build", "node_modules", "__pycache__", "*.egg-info", ".*_cache*")
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +120,22 @@ def test_a_wheel_holds_both_packages_and_their_data(tree: Path, tmp_path: Path) 
     assert any(name.startswith("experiments/results/") for name in files)
     assert any(name.startswith("helpers/data/texts/") for name in files)
     assert held == files
+
+
+def test_a_shadowed_package_is_explained(tmp_path: Path) -> None:
+    """What Python says where a reader's own helpers.py lies beside a notebook stands in "How to run"."""
+    (tmp_path / "helpers.py").touch()
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run = subprocess.run(
+        [sys.executable, "-c", "from helpers.maths import spectrum"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    error = run.stderr.splitlines()[-1].removeprefix("ModuleNotFoundError: ")
+    page = (ROOT / "book/how_to_read.md").read_text("utf8")
+    assert f"`{error}`" in page.split("## How to run")[1]
 
 
 # --- before a commit --------------------------------------------------------------------------
