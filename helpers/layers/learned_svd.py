@@ -1,8 +1,6 @@
 """One network from a matrix to its factors: fθ(X) = (U, Σ, V), an unrolled subspace iteration.
 
-``python -m helpers.operator`` (about 3 minutes) trains ten networks and writes their roots to
-``helpers/data/operator.safetensors``. The chapter reads that file, measures on matrices that no
-network has seen, and trains one network again, live.
+``experiments/svd_training.py`` trains ten of them.
 """
 
 import torch
@@ -10,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from helpers.layers.factorization import Factors, gauss_newton_step
+from helpers.layers.fitting import binary_unit, full_precision
 from helpers.maths.checks import integer, real_tensor
 from helpers.maths.draws import Seed, gaussian
 from helpers.maths.orthogonal import signed_qr
@@ -50,6 +49,7 @@ class FactorizationOperator(nn.Module):
             raise ValueError(f"roots must have shape (blocks, degree), not {tuple(roots.shape)}")
         self.roots = nn.Parameter(roots.detach().to(dtype, copy=True))
 
+    @full_precision
     def forward(self, X: Float[Tensor, "*batch m n"]) -> Factors:
         """U (…, m, r), S (…, r) ≥ 0 descending and V (…, n, r).
 
@@ -115,6 +115,7 @@ def _factor_core(core: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return left.gather(-1, columns), S.abs().gather(-1, order), right.gather(-1, columns)
 
 
+@full_precision
 def excess_error(
     operator: FactorizationOperator,
     X: Float[Tensor, "*batch m n"],
@@ -130,7 +131,9 @@ def excess_error(
     1e-15 it is rounding, and is set to that.
     """
     rank = operator.rank if rank is None else rank
+    unit = binary_unit(S, (-1,))
+    S, X = S / unit, X / unit[..., None]
     V = operator.basis(X, integer(rank, "rank", least=1, most=min(X.shape[-2:])), seed)
     energy = S.square()
     lost = energy[..., :rank].sum(-1) - (X @ V).square().sum((-2, -1))
-    return (lost / energy.sum(-1)).clamp(min=1e-15)
+    return (lost / energy.sum(-1).clamp(min=1)).clamp(min=1e-15)  # a sum below 1 is that of zeros

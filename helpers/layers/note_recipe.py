@@ -18,7 +18,8 @@ from helpers.layers.factorization import (
     frobenius_norm,
     project,
 )
-from helpers.maths.checks import integer, real_number
+from helpers.layers.fitting import with_gradients
+from helpers.maths.checks import integer, one_of, real_number
 
 
 class NoteRecipe(FactorizationLayer):
@@ -36,6 +37,7 @@ class NoteRecipe(FactorizationLayer):
         super().__init__(rows, columns, rank, **options)
 
 
+@with_gradients
 def descend(
     layer: FactorizationLayer,
     target: Float[Tensor, "m n"],
@@ -63,31 +65,21 @@ def descend(
     target = checked_target(layer, target)
     steps = integer(steps, "steps", least=1)
     learning_rate = real_number(learning_rate, "learning_rate", above=0)
-    if optimizer not in ("adam", "lbfgs"):
-        raise ValueError(f'optimizer must be "adam" or "lbfgs", not {optimizer!r}')
+    one_of(optimizer, "optimizer", ("adam", "lbfgs"))
     if one_cycle and optimizer != "adam":
         raise ValueError("one_cycle must be False for lbfgs, whose line search sets the step")
     if eliminate and layer.sigma != "free":
         raise ValueError(f"eliminate must be False for a layer with sigma {layer.sigma!r}")
-    norm = torch.where(frobenius_norm(target) > 0, frobenius_norm(target), 1)
+    norm = frobenius_norm(target)
+    norm = torch.where(norm > 0, norm, 1)
     size = _spectral_norm(target) if scale and target.any() else torch.ones_like(norm)
     parameters = list(layer.parameters())
     before = [parameter.detach().clone() for parameter in parameters]
-    if optimizer == "adam":
-        stepper = torch.optim.Adam(parameters, lr=learning_rate)
-    else:
-        stepper = torch.optim.LBFGS(
-            parameters,
-            line_search_fn="strong_wolfe",
-            history_size=10,
-            tolerance_grad=0,
-            tolerance_change=0,
-        )
-    schedule = (
-        torch.optim.lr_scheduler.OneCycleLR(stepper, learning_rate, total_steps=steps)
-        if one_cycle
-        else None
+    stepper = (
+        _lbfgs(parameters) if optimizer == "lbfgs" else torch.optim.Adam(parameters, learning_rate)
     )
+    cycle = torch.optim.lr_scheduler.OneCycleLR
+    schedule = cycle(stepper, learning_rate, total_steps=steps) if one_cycle else None
     seen: list[tuple[Tensor, Factors]] = []
 
     def loss() -> Tensor:
@@ -124,6 +116,16 @@ def descend(
             for parameter, value in zip(parameters, before, strict=True):
                 parameter.copy_(value)
         raise
+
+
+def _lbfgs(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
+    return torch.optim.LBFGS(
+        parameters,
+        line_search_fn="strong_wolfe",
+        history_size=10,
+        tolerance_grad=0,
+        tolerance_change=0,
+    )
 
 
 def _eliminated(layer: FactorizationLayer, target: Tensor) -> Factors:

@@ -11,9 +11,9 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from helpers.layers.butterfly import Butterfly
+from helpers.layers.fitting import binary_unit, one_cycle, root_mean_square, with_gradients
 from helpers.maths.attention import attention_weights
 from helpers.maths.checks import integer, real_number, real_tensor
 from helpers.maths.draws import Seed, gaussian, generator
@@ -154,10 +154,8 @@ class UniversalLayer(nn.Module):
         self.members = nn.ModuleDict({name: make[name]() for name in self.classes})
         self.gate_logits = nn.Parameter(torch.zeros(len(self.classes), dtype=torch.float64))
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
-        self.scale = self.scale.to(dtype)
-        wide = torch.complex128 if dtype == torch.float64 else torch.complex64
-        for parameter in self.parameters():
-            parameter.data = parameter.data.to(wide if parameter.is_complex() else dtype)
+        self.size = (n, width)
+        self.to(dtype)  # drawn in float64 always, so that both precisions start alike
 
     @property
     def probabilities(self) -> Float[Tensor, "classes"]:
@@ -185,6 +183,7 @@ class UniversalLayer(nn.Module):
 
     def parts(self, x: Float[Tensor, "*batch n width"]) -> Float[Tensor, "classes *batch n width"]:
         """T_k(x) of every class, without gates."""
+        self.checked(x, "x")
         return self.scale * torch.stack([self.members[name](x) for name in self.classes])
 
     def moments(
@@ -198,8 +197,12 @@ class UniversalLayer(nn.Module):
     def forward(
         self, x: Float[Tensor, "*batch n width"], noise: np.random.Generator | None = None
     ) -> Float[Tensor, "*batch n width"]:
-        """The mean output, with noise of the coins' variance drawn from the stream ``noise``; open gates only in evaluation."""
+        """The mean output, with noise of the coins' variance drawn from the stream ``noise``; open gates only in evaluation.
+
+        Raises TypeError for another dtype than the layer's, ValueError for another n or width.
+        """
         if not self.training:
+            self.checked(x, "x")
             open_parts = [self.members[name](x) for name in self.chosen]
             return self.scale * sum(open_parts, start=torch.zeros_like(x))
         mean, variance = self.moments(x)
@@ -233,7 +236,8 @@ class UniversalLayer(nn.Module):
         """Bits for y given x and the price, for every state of the gates; see :meth:`description_length`."""
         flat, states = y.flatten(), self.states()
         # Relative to y, so that neither tiny outputs nor a small residual are lost to rounding.
-        size = flat.square().mean().sqrt().clamp(min=TINY)
+        size = root_mean_square(flat)
+        size = torch.where(size > 0, size, TINY)
         residuals = flat / size - states @ (self.parts(x).flatten(1) / size)
         free = torch.tensor(list(self.parameters_of.values())).to(states)
         bits = flat.numel() * (residuals.square().mean(-1).clamp(min=TINY).log2() / 2 + size.log2())
@@ -248,6 +252,16 @@ class UniversalLayer(nn.Module):
         best = self.states()[lengths.argmin()]
         self.gate_logits.copy_(torch.where(best == 1, SETTLED, -SETTLED))
         return float(lengths[0] - lengths.min())
+
+    def checked(self, x: Tensor, name: str) -> Tensor:
+        """``x`` if the layer can take it: TypeError for another dtype, ValueError for another n or width."""
+        if x.shape[-2:] != self.size:
+            raise ValueError(
+                f"{name} must end in the layer's axes {self.size}, not {tuple(x.shape)}"
+            )
+        if x.dtype != self.scale.dtype:
+            raise TypeError(f"{name} must have the layer's dtype {self.scale.dtype}, not {x.dtype}")
+        return x
 
     def states(self) -> Float[Tensor, "states classes"]:
         """All 2^K states of the gates, 0 closed and 1 open."""
@@ -271,6 +285,7 @@ class Choice:
     """On the data of the fit, with hard gates."""
 
 
+@with_gradients
 def choose_classes(
     layer: UniversalLayer,
     inputs: Float[Tensor, "samples n width"],
@@ -288,10 +303,15 @@ def choose_classes(
     at a time, so it can stop at a pair that doesn't pay; at the end the codes of all states of the
     gates are compared, and the shortest is kept (:meth:`UniversalLayer.settle`).
 
-    Raises ValueError for inputs and outputs of different shapes, and for rates that aren't positive.
+    Raises ValueError for inputs and outputs of different shapes or not of the layer's n and width, and for
+    rates that aren't positive; TypeError for another dtype than the layer's.
     """
-    for name, tensor in (("inputs", inputs), ("outputs", outputs)):
-        real_tensor(tensor, name, least_dims=2)
+    inputs, outputs = (
+        layer.checked(real_tensor(data, name, least_dims=2), name)
+        .detach()
+        .to(layer.scale, copy=True)
+        for name, data in (("inputs", inputs), ("outputs", outputs))
+    )
     if inputs.shape != outputs.shape:
         shapes = f"{tuple(inputs.shape)} and {tuple(outputs.shape)}"
         raise ValueError(f"inputs and outputs must have the same shape, not {shapes}")
@@ -300,26 +320,24 @@ def choose_classes(
         real_number(learning_rate, "learning_rate", above=0),
         real_number(gate_rate, "gate_rate", above=0),
     ]
-    parts = (list(layer.members.parameters()), [layer.gate_logits])
-    optimizer = torch.optim.Adam([{"params": part} for part in parts])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)
-    layer.train()
-    layer.scale.copy_(outputs.square().mean().sqrt())  # the operators learn in units of the outputs
+    layer.scale.copy_(root_mean_square(outputs))  # the operators learn in units of the outputs
     path = []
-    for step in tqdm(range(steps), "universal layer", disable=not progress, delay=5, leave=False):
+
+    def bits_per_output(step: int) -> Tensor:
         path.append(layer.probabilities.detach().clone())
-        optimizer.zero_grad()
         bits = layer.description_length(inputs, outputs, share=min(1.0, 2 * step / steps))
-        (bits / outputs.numel()).backward()
-        optimizer.step()
-        schedule.step()
+        return bits / outputs.numel()
+
+    parts = layer.members.parameters(), [layer.gate_logits]
+    one_cycle(parts, rates, bits_per_output, steps=steps, name="classes", progress=progress)
     path.append(layer.probabilities.detach().clone())
-    by_gradient = layer.chosen
-    saved = layer.settle(inputs, outputs)
+    by_gradient, saved = layer.chosen, layer.settle(inputs, outputs)
     layer.eval()
+    unit = binary_unit(outputs)
     with torch.no_grad():
-        error = (layer(inputs) - outputs).norm() / outputs.norm()
-    return Choice(layer.chosen, by_gradient, torch.stack(path), saved, float(error))
+        off, size = ((part / unit).norm() for part in (layer(inputs) - outputs, outputs))
+    error = float(torch.where(off == 0, 0, off / size))
+    return Choice(layer.chosen, by_gradient, torch.stack(path), saved, error)
 
 
 def _draw(*shape: int, deviation: float, seed: Seed) -> nn.Parameter:
