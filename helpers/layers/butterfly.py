@@ -13,6 +13,8 @@ from helpers.maths.checks import integer, real_number
 from helpers.maths.draws import Seed, gaussian, generator, orders
 from helpers.maths.matrices import power_of_two
 
+Blocks = Complex[Tensor, "*copies levels pairs 2 2"]
+
 
 class Butterfly(nn.Module):
     """y = Q·B_K⋯B_1·P x: K sparse factors between two fixed permutations of n = 2^L places.
@@ -24,8 +26,7 @@ class Butterfly(nn.Module):
     the real part. Starts at random, drawn from ``seed``: every block is a unitary 2×2 matrix, so
     that the product is one too. ``copies`` independent starts live side by side on a leading axis.
 
-    The form is that of Dao et al. 2019, with blocks of their own for all pairs of a factor. The blocks
-    follow ``.float()``, ``.double()`` and ``.to`` as pairs of real numbers, so they stay complex.
+    The form is that of Dao et al. 2019, with blocks of their own for all pairs of a factor.
     Raises ValueError for an n that is no power of two, unknown strides and orders that are no
     permutation of 0 … n − 1.
     """
@@ -84,16 +85,12 @@ class Butterfly(nn.Module):
         return torch.eye(self.n, dtype=dtype, device=self.blocks.device)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        """What ``.to``, ``.float()`` and the like do, to pairs of real numbers: the blocks stay complex."""
+
         def on_pairs(tensor: Tensor) -> Tensor:
-            if not tensor.is_complex():
+            pairs = fn(torch.view_as_real(tensor)) if tensor.is_complex() else None
+            if pairs is None or pairs.is_complex():  # no blocks, or a complex dtype was asked for
                 return fn(tensor)
-            pairs = fn(torch.view_as_real(tensor))
-            if pairs.is_complex():  # asked for a complex dtype
-                return fn(tensor)
-            if pairs.dtype not in (torch.float32, torch.float64):
-                raise TypeError(
-                    f"dtype must be float32 or float64 for a butterfly, not {pairs.dtype}"
-                )
             return torch.view_as_complex(pairs)
 
         return super()._apply(on_pairs, recurse)
@@ -134,9 +131,7 @@ def cooley_tukey(n: int) -> Complex128[Tensor, "levels pairs 2 2"]:
     return torch.stack(factors)
 
 
-def normalised(
-    blocks: Complex[Tensor, "*copies levels pairs 2 2"], strides: Sequence[int]
-) -> Complex[Tensor, "*copies levels pairs 2 2"]:
+def normalised(blocks: Blocks, strides: Sequence[int]) -> Blocks:
     """The same product with the first entry of each row equal to 1 in every factor but the last.
 
     B_{k+1}B_k = (B_{k+1}D)(D⁻¹B_k) for any diagonal D: the scalings move into the next factor.
@@ -196,11 +191,9 @@ def learn_blocks(
     is trained too and goes first. ``watch`` is called with the step and the layer before every step.
 
     Raises ValueError for a target that is not finite or of another shape than (n, n), and for steps,
-    learning_rate and columns that are not positive; TypeError for what is no tensor.
+    learning_rate and columns that are not positive.
     """
-    n = layer.n
-    if not isinstance(target, Tensor):
-        raise TypeError(f"target must be a torch.Tensor, not {type(target).__name__}")
+    n, target = layer.n, torch.as_tensor(target).detach().clone().to(layer.blocks.device)
     if target.shape != (n, n):
         raise ValueError(f"target must have shape {(n, n)}, not {tuple(target.shape)}")
     if not torch.isfinite(target).all():
@@ -208,12 +201,8 @@ def learn_blocks(
     steps = integer(steps, "steps", least=1)
     learning_rate = real_number(learning_rate, "learning_rate", above=0)
     count = n if columns is None else integer(columns, "columns", least=1, most=n)
-    target = target.detach().to(layer.blocks.device, copy=True)
-    identity, stream, history = (
-        layer._identity(layer.blocks.real.dtype),
-        generator(seed, "columns"),
-        [],
-    )
+    identity, stream = layer._identity(layer.blocks.real.dtype), generator(seed, "columns")
+    history = []
 
     def loss(step: int) -> Tensor:
         if watch:
@@ -227,7 +216,8 @@ def learn_blocks(
 
     parts, rates = [[layer.blocks]], [learning_rate]
     if permutation is not None:
-        parts, rates = [*parts, [permutation.logits]], [*rates, learning_rate / 2]
+        parts.append([permutation.logits])
+        rates.append(learning_rate / 2)
     one_cycle(parts, rates, loss, steps=steps, name="butterfly", progress=progress)
     return torch.stack(history)
 

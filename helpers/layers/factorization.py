@@ -39,6 +39,12 @@ class Factors:
         """U diag(S) Vᵀ."""
         return (self.U * self.S[..., None, :]) @ self.V.mT
 
+    @classmethod
+    def signed(cls, U: Tensor, diagonal: Tensor, V: Tensor) -> "Factors":
+        """U diag(d) Vᵀ with the signs of d moved into U."""
+        signs = torch.where(diagonal < 0, -1.0, 1.0).to(U.dtype)
+        return cls(U * signs[..., None, :], diagonal.abs(), V)
+
     def relative_error(self, target: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch"]:
         """‖X − U diag(S) Vᵀ‖_F / ‖X‖_F, and 0 for an exactly reproduced zero matrix."""
         error, size = frobenius_norm(target - self.matrix()), frobenius_norm(target)
@@ -117,10 +123,9 @@ class FactorizationLayer(nn.Module):
         U, V = self.orthonormal()
         if self.sigma == "softplus":
             return Factors(U, nn.functional.softplus(self.middle), V)
-        S = self.middle.abs()
-        if self.sigma == "free":
-            U = U * torch.where(self.middle < 0, -1.0, 1.0).to(U.dtype)
-        return Factors(U, S, V)
+        if self.sigma == "absolute":
+            return Factors(U, self.middle.abs(), V)
+        return Factors.signed(U, self.middle, V)
 
     def orthonormal(self) -> tuple[Float[Tensor, "m r"], Float[Tensor, "n r"]]:
         """U and V without the signs of S."""

@@ -67,9 +67,7 @@ def binary_unit(
     return torch.where(largest > 0, largest / (2 * torch.frexp(largest).mantissa), 1)
 
 
-def root_mean_square(
-    tensor: Float[Tensor, "..."], dims: tuple[int, ...] | None = None
-) -> Float[Tensor, "..."]:
+def rms(tensor: Float[Tensor, "..."], dims: tuple[int, ...] | None = None) -> Float[Tensor, "..."]:
     """√(mean of squares) at any scale, over ``dims``, kept, or over all."""
     unit = binary_unit(tensor, dims)
     return unit * (tensor / unit).square().mean(dims, keepdim=dims is not None).sqrt()

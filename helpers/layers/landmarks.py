@@ -8,7 +8,7 @@ Notation: queries Q (m×d), keys K (n×d), values V (n×w), A = softmax(s·QKᵀ
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 
 import numpy as np
 import torch
@@ -16,13 +16,7 @@ from jaxtyping import Bool, Float
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from helpers.layers.fitting import (
-    binary_unit,
-    full_precision,
-    one_cycle,
-    root_mean_square,
-    with_gradients,
-)
+from helpers.layers.fitting import binary_unit, full_precision, one_cycle, rms, with_gradients
 from helpers.maths.attention import attention_weights
 from helpers.maths.checks import integer, one_of, real_number, real_tensor
 from helpers.maths.draws import gaussian, generator, integers
@@ -31,8 +25,7 @@ from helpers.maths.spectrum import truncate
 
 RIDGE = 1e-8
 """Of the mean squared weight: what keeps the least-squares values finite."""
-HEAD = (-2, -1)
-"""The axes of one head."""
+HEAD = (-2, -1)  # the axes of one head
 CUTOFF = torch.finfo(torch.float32).eps
 """Machine epsilon of single precision. Times the larger side of a matrix and its σ₁ it is the default rank
 tolerance of ``torch.linalg.lstsq``."""
@@ -68,10 +61,13 @@ class Landmarks:
             raise ValueError(f"queries must have width {d}, not {queries.shape[-1]}")
         if queries.dtype != self.keys.dtype:
             raise TypeError(f"queries must have dtype {self.keys.dtype}, not {queries.dtype}")
-        if any(a != b and 1 not in (a, b) for a, b in zip(queries.shape[-3::-1], heads[::-1])):
-            raise ValueError(
-                f"queries must broadcast with the heads {tuple(heads)}, not {tuple(queries.shape)}"
-            )
+        pairs = zip(reversed(queries.shape[:-2]), reversed(heads), strict=False)
+        if any(a != b and 1 not in (a, b) for a, b in pairs):
+            shapes = f"{tuple(heads)}, not {tuple(queries.shape[:-2])}"
+            raise ValueError(f"queries must broadcast with the heads {shapes}")
+        return self.at(queries)
+
+    def at(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m w"]:
         return self.weights(queries) @ self.values
 
     def weights(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m e"]:
@@ -175,10 +171,8 @@ def compress(
         if tensor.dtype != keys.dtype:
             raise TypeError(f"{name} must share the keys' dtype {keys.dtype}, not {tensor.dtype}")
         if tensor.shape != right[name]:
-            raise ValueError(
-                f"{name} must have shape {right[name]} for keys of shape {tuple(keys.shape)}, "
-                f"not {tuple(tensor.shape)}"
-            )
+            shapes = f"{right[name]} to go with keys {tuple(keys.shape)}, not {tuple(tensor.shape)}"
+            raise ValueError(f"{name} must have shape {shapes}")
     for name, tensor in (("queries", queries), ("keys", keys)):
         if zero := int((tensor == 0).all(-1).sum()):
             raise ValueError(f"{name} must have no zero row, but {zero} are zero")
@@ -193,16 +187,15 @@ def compress(
 
 def constant(problem: Problem) -> Landmarks:
     """The mean output for every query: the baseline that has to be beaten."""
-    return problem.landmarks(
-        torch.zeros_like(problem.keys[..., :1, :]), problem.outputs.mean(-2, keepdim=True)
-    )
+    key = torch.zeros_like(problem.keys[..., :1, :])
+    return problem.landmarks(key, problem.outputs.mean(-2, keepdim=True))
 
 
 def heavy_keys(problem: Problem) -> Landmarks:
     """The e keys with the largest total weight over the given queries, and their values."""
     chosen = problem.weights.sum(-2).topk(problem.rank).indices[..., None]
     return problem.landmarks(
-        problem.keys.take_along_dim(chosen, -2), problem.values.take_along_dim(chosen, -2)
+        *(x.take_along_dim(chosen, -2) for x in (problem.keys, problem.values))
     )
 
 
@@ -230,17 +223,27 @@ def linformer(problem: Problem) -> Landmarks:
     return problem.landmarks(projection @ problem.keys, projection @ problem.values)
 
 
-def nystrom(problem: Problem) -> Landmarks:
+def nystrom(problem: Problem, inverse: Callable[[Tensor], Tensor]) -> Landmarks:
     """softmax(qK̃ᵀ) · Z · softmax(Q̃Kᵀ)V with segment means Q̃, K̃ (Xiong et al. 2021, Eq. 13).
 
-    As published, Z is six steps of an iteration towards the pseudo-inverse of softmax(Q̃K̃ᵀ).
+    Z is the pseudo-inverse of softmax(Q̃K̃ᵀ); as published, six steps of an iteration towards it.
     """
-    return _nystrom(problem, _iterated_inverse)
+    near_queries = _segments(problem.queries, problem.rank)[0]
+    near_keys = _segments(problem.keys, problem.rank)[0]
+    middle = attention_weights(near_queries, near_keys, scale=problem.scale)
+    right = attention_weights(near_queries, problem.keys, scale=problem.scale) @ problem.values
+    return problem.landmarks(near_keys, inverse(middle) @ right)
 
 
-def nystrom_exact(problem: Problem) -> Landmarks:
-    """The same with the pseudo-inverse itself."""
-    return _nystrom(problem, torch.linalg.pinv)
+def iterated_inverse(matrix: Tensor, steps: int = 6) -> Tensor:
+    """Razavi's iteration of third order for the pseudo-inverse (Xiong et al. 2021, Eq. 11)."""
+    eye = torch.eye(matrix.shape[-1]).to(matrix)
+    norms = matrix.sum(-2).amax(-1) * matrix.sum(-1).amax(-1)  # entries are positive
+    Z = matrix.mT / norms[..., None, None]
+    for _ in range(steps):
+        product = matrix @ Z
+        Z = Z @ (13 * eye - product @ (15 * eye - product @ (7 * eye - product))) / 4
+    return Z
 
 
 def performer(problem: Problem) -> Landmarks:
@@ -297,35 +300,33 @@ def learned(
     """
     steps, batch = integer(steps, "steps", least=1), integer(batch, "batch", least=1)
     learning_rate = real_number(learning_rate, "learning_rate", above=0)
+    unit = binary_unit(problem.values, HEAD)
     # Copies of the caller's tensors, which may come with gradients or out of inference mode.
-    queries, keys, values = (
-        part.detach().clone() for part in (problem.queries, problem.keys, problem.values)
-    )
-    unit = binary_unit(values, HEAD)
-    problem = replace(problem, queries=queries, keys=keys, values=values / unit)
+    parts = {"queries": problem.queries, "keys": problem.keys, "values": problem.values / unit}
+    problem = replace(problem, **{name: part.detach().clone() for name, part in parts.items()})
     starts = [_refit_values(problem, method(problem)) for method in (k_means, heavy_keys)]
     start = _better(problem, *starts)
-    outputs = problem.outputs
-    size = _positive(outputs.square().mean(HEAD))
-    units = [_positive(root_mean_square(part, HEAD)) for part in (start.keys, start.values)]
+    size = problem.outputs.square().mean(HEAD)
+    size = torch.where(size > 0, size, 1)
+    units = [rms(part, HEAD) for part in (start.keys, start.values)]
+    units = [torch.where(unit > 0, unit, 1) for unit in units]
     state = [start.keys / units[0], start.values / units[1], start.bias.clamp(min=-5)]
     state = [part.clone().requires_grad_() for part in state]
 
     def present() -> Landmarks:
         return problem.landmarks(state[0] * units[0], state[1] * units[1], state[2])
 
-    m, stream = queries.shape[-2], generator(problem.seed, "batches of queries")
+    m, stream = problem.queries.shape[-2], generator(problem.seed, "batches of queries")
 
     def loss(step: int) -> Tensor:
-        rows, answer = integers(m, min(batch, m), seed=stream).to(outputs.device), present()
-        errors = answer.weights(queries[..., rows, :]) @ answer.values - outputs[..., rows, :]
+        rows = integers(m, min(batch, m), seed=stream).to(unit.device)
+        answers = present().at(problem.queries[..., rows, :])
+        errors = answers - problem.outputs[..., rows, :]
         return (errors.square().mean(HEAD) / size).sum()
 
-    one_cycle(
-        [state], [learning_rate], loss, steps=steps, name="landmarks", progress=problem.progress
-    )
-    for part in state:
-        part.requires_grad_(False)
+    rates, progress = [learning_rate], problem.progress
+    one_cycle([state], rates, loss, steps=steps, name="landmarks", progress=progress)
+    state = [part.detach() for part in state]
     answer = _better(problem, start, _refit_values(problem, present()))
     return replace(answer, values=unit * answer.values)
 
@@ -361,8 +362,8 @@ METHODS: dict[str, Callable[..., Compression]] = {
     "segment means": segment_means,
     "k-means": k_means,
     "linformer": linformer,
-    "nystrom": nystrom,
-    "nystrom, exact": nystrom_exact,
+    "nystrom": partial(nystrom, inverse=iterated_inverse),
+    "nystrom, exact": partial(nystrom, inverse=torch.linalg.pinv),
     "performer": performer,
     "note": note,
     "fitted values": fitted_values,
@@ -383,32 +384,10 @@ def _segments(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return (members / sizes).mT @ rows, sizes
 
 
-def _nystrom(problem: Problem, inverse: Callable[[Tensor], Tensor]) -> Landmarks:
-    near_queries = _segments(problem.queries, problem.rank)[0]
-    near_keys = _segments(problem.keys, problem.rank)[0]
-    middle = attention_weights(near_queries, near_keys, scale=problem.scale)
-    right = attention_weights(near_queries, problem.keys, scale=problem.scale) @ problem.values
-    return problem.landmarks(near_keys, inverse(middle) @ right)
-
-
-def _iterated_inverse(matrix: Tensor, steps: int = 6) -> Tensor:
-    """Razavi's iteration of third order for the pseudo-inverse (Xiong et al. 2021, Eq. 11)."""
-    eye = torch.eye(matrix.shape[-1]).to(matrix)
-    norms = matrix.sum(-2).amax(-1) * matrix.sum(-1).amax(-1)  # entries are positive
-    Z = matrix.mT / norms[..., None, None]
-    for _ in range(steps):
-        product = matrix @ Z
-        Z = Z @ (13 * eye - product @ (15 * eye - product @ (7 * eye - product))) / 4
-    return Z
-
-
 def _clusters(keys: Tensor, count: int, seed: int) -> Tensor:
     """Cluster labels 0 … count − 1 of the rows, head by head."""
     heads = keys.detach().cpu().double().reshape(-1, *keys.shape[-2:]).numpy()
-    labels = [
-        kmeans2(np.asarray(rows), count, minit="++", rng=generator(seed, "k-means"))[1]
-        for rows in heads
-    ]
+    labels = [kmeans2(rows, count, minit="++", rng=generator(seed, "k-means"))[1] for rows in heads]
     return torch.as_tensor(np.stack(labels)).long().reshape(keys.shape[:-1]).to(keys.device)
 
 
@@ -421,14 +400,10 @@ def _note_factors(problem: Problem) -> tuple[Tensor, Tensor]:
     return factors * signs[..., None, :], right * signs[..., None]
 
 
-def _positive(size: Tensor) -> Tensor:
-    return torch.where(size > 0, size, 1)
-
-
 def _better(problem: Problem, first: Landmarks, second: Landmarks) -> Landmarks:
     """Head by head, the landmarks with the smaller error on the given queries; the first where the second fail."""
     first_error, second_error = (
-        (answer.weights(problem.queries) @ answer.values - problem.outputs).square().sum(HEAD)
+        (answer.at(problem.queries) - problem.outputs).square().sum(HEAD)
         for answer in (first, second)
     )
     chosen = ~(second_error <= first_error)[..., None]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 from jaxtyping import Float
@@ -9,7 +10,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from helpers.layers.factorization import (
-    DivergenceError,
     FactorizationLayer,
     Factors,
     Fit,
@@ -20,6 +20,9 @@ from helpers.layers.factorization import (
 )
 from helpers.layers.fitting import with_gradients
 from helpers.maths.checks import integer, one_of, real_number
+
+LBFGS = {"line_search_fn": "strong_wolfe", "history_size": 10}
+LBFGS |= {"tolerance_grad": 0, "tolerance_change": 0}
 
 
 class NoteRecipe(FactorizationLayer):
@@ -60,7 +63,7 @@ def descend(
     projection, Golub & Pereyra 1973); the layer's sigma must be free. ``watch`` is called with the
     factors before every step.
 
-    Raises as :func:`helpers.layers.factorization.fit`; after a DivergenceError the layer is as it was before.
+    Raises as :func:`helpers.layers.factorization.fit`; after any error the layer is as it was before.
     """
     target = checked_target(layer, target)
     steps = integer(steps, "steps", least=1)
@@ -73,11 +76,11 @@ def descend(
     norm = frobenius_norm(target)
     norm = torch.where(norm > 0, norm, 1)
     size = _spectral_norm(target) if scale and target.any() else torch.ones_like(norm)
-    parameters = list(layer.parameters())
-    before = [parameter.detach().clone() for parameter in parameters]
-    stepper = (
-        _lbfgs(parameters) if optimizer == "lbfgs" else torch.optim.Adam(parameters, learning_rate)
-    )
+    untrained, layer = layer, deepcopy(layer)
+    if optimizer == "adam":
+        stepper = torch.optim.Adam(layer.parameters(), learning_rate)
+    else:
+        stepper = torch.optim.LBFGS(layer.parameters(), **LBFGS)
     cycle = torch.optim.lr_scheduler.OneCycleLR
     schedule = cycle(stepper, learning_rate, total_steps=steps) if one_cycle else None
     seen: list[tuple[Tensor, Factors]] = []
@@ -109,29 +112,14 @@ def descend(
             _rescale(layer, size)
         final = layer()
     records.append((frobenius_norm(target - final.matrix()) / norm, final.S.clone()))
-    try:
-        return fit_result(records, False, time.perf_counter() - start)
-    except DivergenceError:
-        with torch.no_grad():
-            for parameter, value in zip(parameters, before, strict=True):
-                parameter.copy_(value)
-        raise
-
-
-def _lbfgs(parameters: list[nn.Parameter]) -> torch.optim.Optimizer:
-    return torch.optim.LBFGS(
-        parameters,
-        line_search_fn="strong_wolfe",
-        history_size=10,
-        tolerance_grad=0,
-        tolerance_change=0,
-    )
+    result = fit_result(records, False, time.perf_counter() - start)
+    untrained.load_state_dict(layer.state_dict())
+    return result
 
 
 def _eliminated(layer: FactorizationLayer, target: Tensor) -> Factors:
     U, V = layer.orthonormal()
-    diagonal = project(target, U, V)[0]
-    return Factors(U * torch.where(diagonal < 0, -1.0, 1.0).to(U.dtype), diagonal.abs(), V)
+    return Factors.signed(U, project(target, U, V)[0], V)
 
 
 def _rescale(layer: FactorizationLayer, factor: Tensor) -> None:
