@@ -1,7 +1,7 @@
 """A small causal transformer over bytes, its committed checkpoint, and what is measured on it.
 
 Pre-layer-norm blocks as in GPT-2 (Radford et al. 2019) with tied embeddings and the book's own
-:func:`helpers.maths.attention_weights`, so the formula on the page is the formula that was
+:func:`~helpers.maths.attention.attention_weights`, so the formula on the page is the formula that was
 trained. Positions enter by rotating queries and keys (Su et al. 2021): with learned positions the
 same budget of training stayed at the loss of a bigram model. The projections have no bias, so the
 logit of places i and j is x_i·W_Q·R·W_Kᵀ·x_jᵀ / √d, where the rotation R depends on i − j.
