@@ -19,8 +19,8 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from helpers.maths.attention import attention_weights, causal_mask
-from helpers.maths.checks import integer
-from helpers.maths.draws import gaussian, generator
+from helpers.maths.checks import integer, is_true, own_precision
+from helpers.maths.draws import Seed, gaussian, generator
 from helpers.models.files import read_verified
 
 DECODER_FILE = Path(__file__).parents[1] / "data" / "decoder.safetensors"
@@ -82,7 +82,7 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, *, seed: int, width: int = 96, layers: int = 4, heads: int = 4, context: int = 256
+        self, *, seed: Seed, width: int = 96, layers: int = 4, heads: int = 4, context: int = 256
     ) -> None:
         super().__init__()
         width, heads = integer(width, "width", least=1), integer(heads, "heads", least=1)
@@ -114,6 +114,7 @@ class Decoder(nn.Module):
                 variance = 1 / fan_in / (2 * len(self.blocks) if writes else 1)
                 parameter.copy_(math.sqrt(variance) * gaussian(*parameter.shape, seed=stream))
 
+    @own_precision
     def forward(
         self, tokens: Int64[Tensor, "batch n"], transform: Transform | None = None
     ) -> Float[Tensor, "batch n 256"]:
@@ -149,6 +150,7 @@ class Decoder(nn.Module):
         self._stream(tokens, None, triples)
         return tuple(torch.stack(part, 1) for part in zip(*triples, strict=True))
 
+    @own_precision
     def _stream(
         self,
         tokens: Tensor,
@@ -184,7 +186,7 @@ def rotate(rows: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
 
 
 def load_decoder(
-    path: Path = DECODER_FILE,
+    path: Path | str = DECODER_FILE,
     sha256: str = DECODER_SHA256,
     *,
     device: torch.device | str = "cpu",
@@ -195,7 +197,7 @@ def load_decoder(
     Raises :class:`helpers.models.files.ModelFileError` when the file is missing or its SHA-256 is not
     ``sha256``; nothing is read from a file that fails.
     """
-    weights = safetensors.torch.load(read_verified(Path(path), sha256))
+    weights = safetensors.torch.load(read_verified(path, sha256))
     decoder = Decoder(seed=0)
     decoder.load_state_dict(weights)
     return decoder.to(device=device, dtype=dtype).eval().requires_grad_(False)
@@ -219,6 +221,6 @@ def check_tokens(tokens: object, context: int) -> None:
         raise ValueError(f"tokens must have shape (batch, n) and not be empty, not {shape}")
     if shape[1] > context:
         raise ValueError(f"tokens must have at most {context} columns, the context, not {shape[1]}")
-    least, most = int(tokens.min()), int(tokens.max())
-    if least < 0 or most >= BYTES:
+    if is_true(((tokens < 0) | (tokens >= BYTES)).any(), "tokens"):
+        least, most = int(tokens.min()), int(tokens.max())
         raise ValueError(f"tokens must lie in 0 … {BYTES - 1}, but run {least} … {most}")
