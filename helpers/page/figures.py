@@ -13,13 +13,13 @@ import html
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import matplotlib.style
 import numpy as np
 from IPython.display import HTML, display
-from jaxtyping import Float
+from jaxtyping import Shaped
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.collections import Collection, PathCollection
@@ -89,7 +89,7 @@ def power_of_ten(value: float) -> str:
 
 def heatmap(
     title: str,
-    matrix: Float[Tensor, "m n"],
+    matrix: Shaped[Tensor, "m n"],
     *,
     x_label: str = "key j",
     y_label: str = "query i",
@@ -287,7 +287,7 @@ def _palette_png(match: re.Match[str]) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def as_list(values: Tensor | Sequence[object]) -> list:
+def as_list(values: Tensor | Iterable[object]) -> list:
     """The entries of a tensor, or of anything that has some, for plotting."""
     if isinstance(values, Tensor):
         return values.detach().cpu().tolist()
