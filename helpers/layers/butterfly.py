@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Complex, Complex128, Float64, Int64
 from torch import Tensor, nn
 
-from helpers.layers.fitting import binary_unit, one_cycle, with_gradients
+from helpers.layers.fitting import matching, one_cycle, unit_of, with_gradients
 from helpers.maths.checks import integer, real_number
 from helpers.maths.draws import Seed, gaussian, generator, orders
 from helpers.maths.matrices import power_of_two
@@ -158,7 +158,7 @@ def rank_one_bound(matrix: Tensor, input_order: Int64[Tensor, "n"]) -> float:
     matrix, which every product with a zero factor equals.
     """
     n = power_of_two(len(matrix))
-    columns = (matrix / binary_unit(matrix))[:, input_order]
+    columns = (matrix / unit_of(matrix))[:, input_order]
     if not columns.any():
         return 0.0
     lost = []
@@ -194,8 +194,7 @@ def learn_blocks(
     learning_rate and columns that are not positive.
     """
     n, target = layer.n, torch.as_tensor(target).detach().clone().to(layer.blocks.device)
-    if target.shape != (n, n):
-        raise ValueError(f"target must have shape {(n, n)}, not {tuple(target.shape)}")
+    matching(target, "target", target.dtype, (n, n))
     if not torch.isfinite(target).all():
         raise ValueError("target must be finite")
     steps = integer(steps, "steps", least=1)

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from helpers.layers.fitting import full_precision
+from helpers.layers.fitting import full_precision, matching
 from helpers.maths.checks import integer, one_of, real_number, real_tensor
 from helpers.maths.draws import Seed, gaussian, generator
 from helpers.maths.orthogonal import MAPS, SQUARE, signed_qr
@@ -91,7 +91,6 @@ class FactorizationLayer(nn.Module):
         start: float | None = None,
         seed: Seed = 0,
         dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         rows, columns = integer(rows, "rows", least=1), integer(columns, "columns", least=1)
@@ -108,7 +107,7 @@ class FactorizationLayer(nn.Module):
 
         def parameter(*shape: int, deviation: float = 1.0) -> nn.Parameter:
             draw = deviation * gaussian(*shape, seed=stream)
-            return nn.Parameter(draw.to(device=device, dtype=dtype))
+            return nn.Parameter(draw.to(dtype))
 
         def side(size: int) -> nn.Parameter:
             width = size if orthogonal in SQUARE else self.rank
@@ -228,9 +227,7 @@ def checked_target(layer: FactorizationLayer, target: Tensor) -> Tensor:
     if not isinstance(layer, FactorizationLayer):
         raise TypeError(f"layer must be a FactorizationLayer, not {type(layer).__name__}")
     real_tensor(target, "target", least_dims=2)
-    shape = (layer.left.shape[0], layer.right.shape[0])
-    if tuple(target.shape) != shape:
-        raise ValueError(f"target must have the layer's shape {shape}, not {tuple(target.shape)}")
+    matching(target, "target", target.dtype, (len(layer.left), len(layer.right)))
     if target.dtype == torch.float64 and layer.middle.dtype == torch.float32:
         raise TypeError("target must be float32 for a float32 layer, not torch.float64")
     if not torch.isfinite(frobenius_norm(target)):

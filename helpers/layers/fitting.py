@@ -42,6 +42,14 @@ def update(
     optimizer.step()
 
 
+def matching(tensor: Tensor, name: str, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
+    """``tensor`` if it has this dtype and shape; ValueError that names it otherwise."""
+    if (tensor.dtype, tensor.shape) != (dtype, tuple(shape)):
+        came = f"{tensor.dtype} of shape {tuple(tensor.shape)}"
+        raise ValueError(f"{name} must be {dtype} of shape {tuple(shape)}, not {came}")
+    return tensor
+
+
 def full_precision(function: Callable) -> Callable:
     """The same outside of the caller's ``torch.autocast``, whose bfloat16 products are off by 1/500."""
     for device in ("cpu", "cuda"):
@@ -54,7 +62,7 @@ def with_gradients(function: Callable) -> Callable:
     return full_precision(torch.inference_mode(False)(torch.enable_grad()(function)))
 
 
-def binary_unit(
+def unit_of(
     tensor: Float[Tensor, "..."], dims: tuple[int, ...] | None = None
 ) -> Float[Tensor, "..."]:
     """The power of two below the largest modulus, 1 for zeros; over ``dims``, kept, or over all.
@@ -69,5 +77,5 @@ def binary_unit(
 
 def rms(tensor: Float[Tensor, "..."], dims: tuple[int, ...] | None = None) -> Float[Tensor, "..."]:
     """√(mean of squares) at any scale, over ``dims``, kept, or over all."""
-    unit = binary_unit(tensor, dims)
+    unit = unit_of(tensor, dims)
     return unit * (tensor / unit).square().mean(dims, keepdim=dims is not None).sqrt()

@@ -12,11 +12,11 @@ from functools import cached_property, partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from helpers.layers.fitting import binary_unit, full_precision, one_cycle, rms, with_gradients
+from helpers.layers.fitting import full_precision, matching, one_cycle, rms, unit_of, with_gradients
 from helpers.maths.attention import attention_weights
 from helpers.maths.checks import integer, one_of, real_number, real_tensor
 from helpers.maths.draws import gaussian, generator, integers
@@ -52,19 +52,14 @@ class Landmarks:
     def attend(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m w"]:
         """The outputs for ``queries``, in time and memory proportional to m·e.
 
-        Raises ValueError for another width than the keys' or heads that don't broadcast with theirs,
-        TypeError for another dtype.
+        Raises ValueError for another width or dtype than the keys' and heads that don't broadcast with theirs.
         """
-        real_tensor(queries, "queries", least_dims=2)
-        heads, d = self.keys.shape[:-2], self.keys.shape[-1]
-        if queries.shape[-1] != d:
-            raise ValueError(f"queries must have width {d}, not {queries.shape[-1]}")
-        if queries.dtype != self.keys.dtype:
-            raise TypeError(f"queries must have dtype {self.keys.dtype}, not {queries.dtype}")
-        pairs = zip(reversed(queries.shape[:-2]), reversed(heads), strict=False)
-        if any(a != b and 1 not in (a, b) for a, b in pairs):
-            shapes = f"{tuple(heads)}, not {tuple(queries.shape[:-2])}"
-            raise ValueError(f"queries must broadcast with the heads {shapes}")
+        *heads, m, _ = real_tensor(queries, "queries", least_dims=2).shape
+        own, d = self.keys.shape[:-2], self.keys.shape[-1]
+        pairs = zip(reversed(heads), reversed(own), strict=False)
+        broadcast = all(a == b or 1 in (a, b) for a, b in pairs)
+        right = (*(heads if broadcast else own), m, d)
+        matching(queries, "queries", self.keys.dtype, right)
         return self.at(queries)
 
     def at(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m w"]:
@@ -89,9 +84,7 @@ class Seen:
     def attend(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m w"]:
         """The stored outputs. Raises ValueError for any other queries than those it was given."""
         if queries.shape != self.queries.shape or not torch.equal(queries, self.queries):
-            raise ValueError(
-                f"queries must be those that {self.name!r} was given; it can't serve new ones"
-            )
+            raise ValueError(f"queries must be those that {self.name!r} was given")
         return self.outputs
 
 
@@ -109,13 +102,12 @@ class Problem:
     rank: int
     seed: int
     scale: float
-    mask: Bool[Tensor, "*mask_batch m_or_1 n"] | None
     progress: bool
 
     @cached_property
     def weights(self) -> Float[Tensor, "*batch m n"]:
         """A."""
-        return attention_weights(self.queries, self.keys, mask=self.mask, scale=self.scale)
+        return attention_weights(self.queries, self.keys, scale=self.scale)
 
     @cached_property
     def outputs(self) -> Float[Tensor, "*batch m w"]:
@@ -146,7 +138,6 @@ def compress(
     *,
     seed: int = 0,
     scale: float | None = None,
-    mask: Bool[Tensor, "*mask_batch m_or_1 n"] | None = None,
     progress: bool = True,
     **options: object,
 ) -> Compression:
@@ -157,31 +148,23 @@ def compress(
     axes are heads, treated alike and independently. ``options`` go to the method ("learned" has
     some). The result has ``attend(queries)``, ``parameters`` and ``name``.
 
-    Raises ValueError for an unknown method, a rank outside 1 … n, different widths or batches,
-    a zero or non-finite row of queries or keys, non-finite values, and a mask for a method outside
-    ORACLES: landmarks mix all keys, and no mask of single keys applies to them. TypeError for
-    tensors that are not real floating point or differ in dtype.
+    Raises ValueError for an unknown method, a rank outside 1 … n, different widths, batches or dtypes,
+    a zero or non-finite row of queries or keys and non-finite values; TypeError for tensors that are
+    not real floating point.
     """
     one_of(method, "method", METHODS)
     for name, tensor in (("keys", keys), ("queries", queries), ("values", values)):
         real_tensor(tensor, name, least_dims=2)
     *heads, n, d = keys.shape
-    right = {"queries": (*heads, queries.shape[-2], d), "values": (*heads, n, values.shape[-1])}
-    for name, tensor in (("queries", queries), ("values", values)):
-        if tensor.dtype != keys.dtype:
-            raise TypeError(f"{name} must share the keys' dtype {keys.dtype}, not {tensor.dtype}")
-        if tensor.shape != right[name]:
-            shapes = f"{right[name]} to go with keys {tuple(keys.shape)}, not {tuple(tensor.shape)}"
-            raise ValueError(f"{name} must have shape {shapes}")
+    matching(queries, "queries", keys.dtype, (*heads, queries.shape[-2], d))
+    matching(values, "values", keys.dtype, (*heads, n, values.shape[-1]))
     for name, tensor in (("queries", queries), ("keys", keys)):
         if zero := int((tensor == 0).all(-1).sum()):
             raise ValueError(f"{name} must have no zero row, but {zero} are zero")
-    if mask is not None and method not in ORACLES:
-        raise ValueError(f"mask must be None for {method!r}; only {ORACLES} can serve one")
     rank = integer(rank, "rank", least=1, most=n)
     seed = integer(seed, "seed", least=0)
     scale = 1 / math.sqrt(d) if scale is None else real_number(scale, "scale", above=0)
-    problem = Problem(method, queries, keys, values, rank, seed, scale, mask, progress)
+    problem = Problem(method, queries, keys, values, rank, seed, scale, progress)
     return METHODS[method](problem, **options)
 
 
@@ -271,8 +254,8 @@ def note(problem: Problem, *, cutoff: float = CUTOFF) -> Landmarks:
     A ≈ U S D of rank e; US₊ = US + c > 0 with c = 1 − min US. M solves US₊M = US and K̂ solves
     s·QK̂ᵀ = ln US₊, both by least squares; then exp(s·QK̂ᵀ)·MDV ≈ AV, not normalised. The note's
     ``lstsq`` in single precision neglects what is below CUTOFF·max(m, e)·σ₁ of US₊. So does this,
-    or with another ``cutoff``. A is positive, so its first singular vectors have one sign; c depends
-    on it, and as in the note's own run it is positive here.
+    or with another ``cutoff``. c depends on the signs of the singular vectors, which an SVD leaves free:
+    here the largest entry of every column of U is positive, so the first column is, as in the note's own run.
     """
     cutoff = real_number(cutoff, "cutoff", above=0)
     factors, right = _note_factors(problem)
@@ -300,7 +283,7 @@ def learned(
     """
     steps, batch = integer(steps, "steps", least=1), integer(batch, "batch", least=1)
     learning_rate = real_number(learning_rate, "learning_rate", above=0)
-    unit = binary_unit(problem.values, HEAD)
+    unit = unit_of(problem.values, HEAD)
     # Copies of the caller's tensors, which may come with gradients or out of inference mode.
     parts = {"queries": problem.queries, "keys": problem.keys, "values": problem.values / unit}
     problem = replace(problem, **{name: part.detach().clone() for name, part in parts.items()})
@@ -373,7 +356,7 @@ METHODS: dict[str, Callable[..., Compression]] = {
     "sparse + low rank": sparse_low_rank,
 }
 ORACLES = ("truncated svd", "output rank", "sparse + low rank")
-"""Methods that are given the queries and serve no others; they can also serve a mask."""
+"""Methods that are given the queries and serve no others."""
 
 
 def _segments(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -392,12 +375,12 @@ def _clusters(keys: Tensor, count: int, seed: int) -> Tensor:
 
 
 def _note_factors(problem: Problem) -> tuple[Tensor, Tensor]:
-    """US (…, m, e) and D (…, e, n) of the truncated SVD of A, the first singular vectors positive."""
+    """US (…, m, e) and D (…, e, n) of the truncated SVD of A, the largest entry of each column of U positive."""
     U, S, Vh = torch.linalg.svd(problem.weights, full_matrices=False)
     factors, right = (U * S[..., None, :])[..., : problem.rank], Vh[..., : problem.rank, :]
-    signs = torch.ones_like(factors[..., 0, :])
-    signs[..., 0] = torch.where(factors[..., 0].sum(-1) < 0, -1.0, 1.0)
-    return factors * signs[..., None, :], right * signs[..., None]
+    largest = factors.take_along_dim(factors.abs().argmax(-2, keepdim=True), -2)
+    signs = torch.where(largest < 0, -1.0, 1.0).to(factors)
+    return factors * signs, right * signs.mT
 
 
 def _better(problem: Problem, first: Landmarks, second: Landmarks) -> Landmarks:

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from helpers.layers.factorization import Factors, gauss_newton_step
-from helpers.layers.fitting import binary_unit, full_precision
+from helpers.layers.fitting import full_precision, unit_of
 from helpers.maths.checks import integer, real_tensor
 from helpers.maths.draws import Seed, gaussian
 from helpers.maths.orthogonal import signed_qr
@@ -127,7 +127,7 @@ def excess_error(
     1e-15 it is rounding, and is set to that.
     """
     rank = operator.rank if rank is None else rank
-    unit = binary_unit(S, (-1,))
+    unit = unit_of(S, (-1,))
     S, X = S / unit, X / unit[..., None]
     V = operator.basis(X, integer(rank, "rank", least=1, most=min(X.shape[-2:])), seed)
     energy = S.square()

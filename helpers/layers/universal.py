@@ -14,8 +14,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from helpers.layers.butterfly import Butterfly
-from helpers.layers.fitting import binary_unit, one_cycle, rms, with_gradients
-from helpers.maths.attention import attention_weights
+from helpers.layers.fitting import matching, one_cycle, rms, unit_of, with_gradients
+from helpers.maths.attention import attention
 from helpers.maths.checks import integer, real_number, real_tensor
 from helpers.maths.draws import Seed, gaussian, generator
 from helpers.maths.matrices import bit_reversal
@@ -77,9 +77,9 @@ class Attention(nn.Module):
         """``(…, n, width)`` → the same shape; a head's share is width/heads columns."""
         heads = len(self.gain)
         tokens = x[..., None, :, :]
-        weights = attention_weights(tokens @ self.query_key, tokens, scale=1.0)
         values = x.unflatten(-1, (heads, -1)).transpose(-3, -2)
-        return (self.gain * (weights @ values)).transpose(-3, -2).flatten(-2)
+        mixed = attention(tokens @ self.query_key, tokens, values, scale=1.0)
+        return (self.gain * mixed).transpose(-3, -2).flatten(-2)
 
 
 class RealButterfly(Butterfly):
@@ -184,7 +184,7 @@ class UniversalLayer(nn.Module):
 
     def parts(self, x: Tokens) -> Float[Tensor, "classes *batch n width"]:
         """T_k(x) of every class, without gates."""
-        self.checked(x, "x")
+        x = self._matching(x, "x")
         return self.scale * torch.stack([self.members[name](x) for name in self.classes])
 
     def moments(self, x: Tokens) -> tuple[Tokens, Tokens]:
@@ -196,10 +196,10 @@ class UniversalLayer(nn.Module):
     def forward(self, x: Tokens, noise: np.random.Generator | None = None) -> Tokens:
         """The mean output, with noise of the coins' variance drawn from the stream ``noise``; open gates only in evaluation.
 
-        Raises TypeError for another dtype than the layer's, ValueError for another n or width.
+        Raises ValueError for another n, width or dtype than the layer's.
         """
         if not self.training:
-            self.checked(x, "x")
+            x = self._matching(x, "x")
             open_parts = [self.members[name](x) for name in self.chosen]
             return self.scale * sum(open_parts, start=torch.zeros_like(x))
         mean, variance = self.moments(x)
@@ -237,15 +237,8 @@ class UniversalLayer(nn.Module):
         self.gate_logits.copy_(torch.where(best == 1, SETTLED, -SETTLED))
         return float(lengths[0] - lengths.min())
 
-    def checked(self, x: Tensor, name: str) -> Tensor:
-        """``x`` if the layer can take it: TypeError for another dtype, ValueError for another n or width."""
-        if x.shape[-2:] != self.size:
-            raise ValueError(
-                f"{name} must end in the layer's axes {self.size}, not {tuple(x.shape)}"
-            )
-        if x.dtype != self.scale.dtype:
-            raise TypeError(f"{name} must have the layer's dtype {self.scale.dtype}, not {x.dtype}")
-        return x
+    def _matching(self, x: Tensor, name: str) -> Tensor:
+        return matching(x, name, self.scale.dtype, (*x.shape[:-2], *self.size))
 
     def states(self) -> Float[Tensor, "states classes"]:
         """All 2^K states of the gates, 0 closed and 1 open."""
@@ -287,19 +280,15 @@ def choose_classes(
     at a time, so it can stop at a pair that doesn't pay; at the end the codes of all states of the
     gates are compared, and the shortest is kept (:meth:`UniversalLayer.settle`).
 
-    Raises ValueError for inputs and outputs of different shapes or not of the layer's n and width, and for
-    rates that aren't positive; TypeError for another dtype than the layer's.
+    Raises ValueError for inputs of another n, width or dtype than the layer's, outputs of another shape
+    than theirs, and rates that aren't positive.
     """
-    data = {"inputs": inputs, "outputs": outputs}
-    for name, part in data.items():
-        layer.checked(real_tensor(part, name, least_dims=2), name)
-    if inputs.shape != outputs.shape:
-        shapes = f"{tuple(inputs.shape)} and {tuple(outputs.shape)}"
-        raise ValueError(f"inputs and outputs must have the same shape, not {shapes}")
+    inputs = layer._matching(real_tensor(inputs, "inputs", least_dims=2), "inputs")
+    outputs = matching(real_tensor(outputs, "outputs"), "outputs", inputs.dtype, inputs.shape)
     steps = integer(steps, "steps", least=1)
     named = {"learning_rate": learning_rate, "gate_rate": gate_rate}
     rates = [real_number(rate, name, above=0) for name, rate in named.items()]
-    inputs, outputs = (part.detach().clone().to(layer.scale) for part in data.values())
+    inputs, outputs = (part.detach().clone().to(layer.scale) for part in (inputs, outputs))
     layer.scale.copy_(rms(outputs))  # the operators learn in units of the outputs
     path = []
 
@@ -313,7 +302,7 @@ def choose_classes(
     path.append(layer.probabilities.detach().clone())
     by_gradient, saved = layer.chosen, layer.settle(inputs, outputs)
     layer.eval()
-    unit = binary_unit(outputs)
+    unit = unit_of(outputs)
     with torch.no_grad():
         off, size = ((part / unit).norm() for part in (layer(inputs) - outputs, outputs))
     error = float(torch.where(off == 0, 0, off / size))
