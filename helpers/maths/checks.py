@@ -4,8 +4,8 @@ Each check names the argument, says what came and what is allowed, and hands the
 """
 
 import functools
-import math
 from collections.abc import Callable, Iterable
+from math import inf, isfinite
 from numbers import Integral, Real
 
 import torch
@@ -71,12 +71,7 @@ def integer(value: object, name: str, *, least: int, most: int | None = None) ->
 
 
 def real_number(
-    value: object,
-    name: str,
-    *,
-    above: float = -math.inf,
-    least: float = -math.inf,
-    most: float = math.inf,
+    value: object, name: str, *, above: float = -inf, least: float = -inf, most: float = inf
 ) -> float:
     """Return ``value`` as a float if it is finite, > ``above``, ≥ ``least`` and ≤ ``most``.
 
@@ -85,11 +80,11 @@ def real_number(
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, not {value!r} ({type(value).__name__})")
     number = float(value)
-    if not (math.isfinite(number) and above < number and least <= number <= most):
+    if not (isfinite(number) and above < number and least <= number <= most):
         bounds = (("above", above), ("at least", least), ("at most", most))
         allowed = [
             "finite",
-            *(f"{word} {bound:g}" for word, bound in bounds if abs(bound) < math.inf),
+            *(f"{word} {bound:g}" for word, bound in bounds if abs(bound) < inf),
         ]
         raise ValueError(f"{name} must be {' and '.join(allowed)}, not {number:g}")
     return number
