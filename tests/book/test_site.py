@@ -30,7 +30,6 @@ frontend = load("tools/vendor_frontend.py")
 runner = load("tools/run_notebooks.py")
 extension = load("book/_ext/attention_book.py")
 ledger_page = load("book/_ext/claim_ledger.py")
-moved = load("tools/moved_numbers.py")
 
 
 # --- front end --------------------------------------------------------------------------------
@@ -164,51 +163,6 @@ def test_no_claim_is_left_untested() -> None:
 
 
 # --- numbers that moved -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "unit"),
-    [("0.84", 0.01), ("28%", 0.01), ("7.5%", 0.001), ("1,400", 1), ("3e-05", 1e-5), ("+0.4", 0.1)],
-)
-def test_the_last_digit_of_a_printed_number(text: str, unit: float) -> None:
-    assert moved.last_digit(text) == pytest.approx(unit)
-
-
-def runs(**numbers: list) -> list[dict]:
-    """Two runs, each number given as (first, second, text)."""
-    return [
-        {"label": f"run {i}", "numbers": {n: [v[i], v[2]] for n, v in numbers.items()}}
-        for i in range(2)
-    ]
-
-
-def test_a_move_is_measured_against_the_ledger_or_the_last_digit() -> None:
-    tolerance = ledger_page.claims.ledger()["S03"].tolerance
-    found = moved.moves(
-        runs(
-            S03=[0.28, 0.29, "28%"],
-            still=[1.0, 1.0, "1"],
-            other=[0.301, 0.304, "0.30"],
-            text=["a", "b", "a"],
-        )
-    )
-    assert [move.kind for move in found] == ["claim", "number", "number", "text"]
-    shares = [move.share for move in found]
-    assert shares == pytest.approx([0.01 / tolerance, 0, 0.003 / 0.005, float("inf")])
-
-
-def test_comparing_fails_when_a_number_left_its_tolerance(tmp_path: Path, capsys) -> None:
-    file = tmp_path / "runs.json"
-    file.write_text(json.dumps(runs(one=[0.301, 0.304, "0.30"])))
-    assert moved.compare([file])
-    file.write_text(json.dumps(runs(one=[0.301, 0.308, "0.30"])))
-    assert not moved.compare([file])
-    assert "1 numbers, 1 moved, 1 too far" in capsys.readouterr().out
-    both = runs(one=[1.0, 1.0, "1"])
-    del both[1]["numbers"]["one"]
-    file.write_text(json.dumps(both))
-    with pytest.raises(SystemExit, match="not in every run: one"):
-        moved.compare([file])
 
 
 def launch_options(monkeypatch: pytest.MonkeyPatch, url: str | None) -> dict[str, object]:
