@@ -162,7 +162,7 @@ def figure_data(panels: Axes | Sequence[Axes], tolerance: float = SEEN) -> list[
             parts.append(
                 {
                     "axis": f"{name}, {axis.get_scale()}: {axis.get_label_text()}",
-                    "limits": [float(f"{limit:.4g}") for limit in axis.get_view_interval()],
+                    "limits": [float(f"{limit:.6g}") for limit in axis.get_view_interval()],
                     "ticks": [tick.get_text() for tick in axis.get_ticklabels() if fixed],
                 }
             )
