@@ -25,9 +25,9 @@ help:
 	@echo "make test       lint, unit tests, re-execution of every notebook, browser tests of the built site"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute every notebook again, in place"
-	@echo "make results    make the precomputed results in helpers/data again (about four hours)"
+	@echo "make results    make the stored results that are missing or stale, on all cores (about four hours; NAMES=…, DASK=…)"
 	@echo "make bench      time every method against its rivals (about a quarter of an hour)"
-	@echo "make moved      list the numbers that move between one thread and two, against their tolerances"
+	@echo "make elsewhere  unit tests and notebooks as other processors would run them; lists each number that moved"
 	@echo "make clean      remove the built site;  make distclean  remove the environment too"
 
 book: site
@@ -40,7 +40,7 @@ pdf: site browser
 
 test: lint pdf
 	$(BIN)/python -m pytest -n 2 --dist loadscope \
-	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
+	  --nbval --nbval-current-env \
 	  tests notebooks book/*.ipynb
 
 lint: environment
@@ -54,22 +54,13 @@ lab: environment
 notebooks: environment
 	$(BIN)/python tools/run_notebooks.py
 
+# Goes on where it stopped. NAMES="class_choice" makes one; DASK=tcp://host:8786 takes that cluster's workers.
 results: environment
-	$(BIN)/python -m helpers.survey
-	$(BIN)/python -m helpers.training --all
-	$(BIN)/python -m helpers.operator
-	$(BIN)/python -m helpers.ablation
-	$(BIN)/python -m helpers.compression
-	$(BIN)/python -m helpers.butterfly
-	$(BIN)/python -m helpers.choosing
-	$(BIN)/python -m helpers.stack
-	$(BIN)/python -m helpers.pruning
+	$(BIN)/python -m experiments $(NAMES) $(if $(DASK),--dask $(DASK))
 
-
-moved: environment
-	OMP_NUM_THREADS=1 $(BIN)/python tools/moved_numbers.py record _build/moved/one.json
-	OMP_NUM_THREADS=2 $(BIN)/python tools/moved_numbers.py record _build/moved/two.json
-	$(BIN)/python tools/moved_numbers.py compare _build/moved/*.json
+# FILES="notebooks/01_attention_spectrum.ipynb" runs only these.
+elsewhere: environment
+	$(BIN)/python tools/elsewhere.py $(FILES)
 
 # In one process, so that nothing else of ours runs beside what is timed.
 bench: environment

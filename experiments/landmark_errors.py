@@ -6,7 +6,7 @@ The chapter reads the results and repeats a smaller instance live.
 from functools import cache
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float32
 from torch import Tensor
 
 from experiments.store import Experiment
@@ -21,16 +21,16 @@ SHARPNESS = (0.5, 1.0, 2.0, 4.0)
 WEIGHTS_RANK = 32
 FITTING = (128, 512, 1536, 3584)
 
-Heads = tuple[Float64[Tensor, "heads m d"], ...]
+Heads = tuple[Float32[Tensor, "heads m d"], ...]
 
 
-def minilm_document(index: int) -> dict[str, Float64[Tensor, "heads rows d"]]:
+def minilm_document(index: int) -> dict[str, Float32[Tensor, "heads rows d"]]:
     """Keys and values of prose text ``index`` in all 72 heads, and two sets of queries for them.
 
     "fit" are those of seven other texts, "held-out" of two more.
     """
     heads = [
-        [part.flatten(0, 1) for part in minilm_heads(text("prose", i), 512)]
+        [part.flatten(0, 1).float() for part in minilm_heads(text("prose", i), 512)]
         for i in range(TEXTS_PER_KIND)
     ]
     _, keys, values = heads[index]
@@ -39,14 +39,14 @@ def minilm_document(index: int) -> dict[str, Float64[Tensor, "heads rows d"]]:
     return {"keys": keys, "values": values, "fit": fit, "held-out": held_out}
 
 
-def decoder_prefix(prefix: int = 128) -> dict[str, Float64[Tensor, "heads rows d"]]:
+def decoder_prefix(prefix: int = 128) -> dict[str, Float32[Tensor, "heads rows d"]]:
     """The trained decoder: keys and values of a prefix, queries of the places after it.
 
     The prefix is that of one window of held-out text; the queries come from the second halves of
     forty others. A causal mask lets all of them see the whole prefix.
     """
     tokens = windows(heldout_text(), 256, 41)[:, :-1]
-    queries, keys, values = (part.flatten(1, 2) for part in load_decoder().heads(tokens))
+    queries, keys, values = (part.flatten(1, 2).float() for part in load_decoder().heads(tokens))
     later = queries[1:, :, prefix:].transpose(0, 1).flatten(1, 2)
     return {
         "keys": keys[0, :, :prefix],
@@ -56,10 +56,10 @@ def decoder_prefix(prefix: int = 128) -> dict[str, Float64[Tensor, "heads rows d
     }
 
 
-def gaussian_heads(sharpness: float) -> dict[str, Float64[Tensor, "heads rows d"]]:
+def gaussian_heads(sharpness: float) -> dict[str, Float32[Tensor, "heads rows d"]]:
     """Ten heads of Gaussian queries, keys and values (n = 512, d = 32), logits of that deviation."""
     queries, keys, values = (
-        torch.stack([gaussian(rows, 32, seed=seed, stream=name) for seed in range(10)])
+        torch.stack([gaussian(rows, 32, seed=seed, stream=name) for seed in range(10)]).float()
         for name, rows in (("queries", 4608), ("keys", 512), ("values", 512))
     )
     queries = sharpness * queries
@@ -82,8 +82,10 @@ def errors(data: dict[str, Tensor], method: str, rank: int) -> Float[Tensor, "he
     """Relative output error on the held-out queries; an oracle is given the very queries."""
     queries, keys, values = (data[name] for name in ("held-out", "keys", "values"))
     given = queries if method in ORACLES else data["fit"]
-    if method == "note":  # needs an SVD of A for all given queries; a quarter of them is enough
-        given = given[:, ::4]
+    if method == "note":
+        # It needs an SVD of A for all given queries: a quarter of them is enough. In single precision
+        # its rank, and with it its error, hangs on rounding.
+        queries, keys, values, given = (x.double() for x in (queries, keys, values, given[:, ::4]))
     answer = compress(method, given, keys, values, rank, progress=False)
     return relative_error(answer.attend(queries), attention(queries, keys, values))
 
@@ -102,7 +104,7 @@ def weight_errors(
 
 
 @cache
-def data_of(source: str) -> dict[str, Float64[Tensor, "heads rows d"]]:
+def data_of(source: str) -> dict[str, Float32[Tensor, "heads rows d"]]:
     """The data of a source: "MiniLM/0", "decoder" or "Gaussian/0.5", say."""
     kind, _, which = source.partition("/")
     if kind == "MiniLM":

@@ -154,11 +154,11 @@ def judge(id_: str, measured: Tensor | float) -> None:
             f"{id_}: measured {value:.6g}, ledger {claim.reference:g} ± {claim.tolerance:g}. "
             f"{ON_PURPOSE}"
         )
-    bind(id_, value, claim.format)
-    number = printed(value, claim.format)
+    bind(id_, value, claim.format, tolerance=claim.tolerance)
+    number = printed(value, claim.format, claim.tolerance)
     if isinstance(measured, Tensor) and measured.numel() > 1:
-        bind(f"{id_}_spread", spread(measured, claim.format))
-        number = median_range(measured, claim.format)
+        bind(f"{id_}_spread", spread(measured, claim.format, claim.tolerance))
+        number = median_range(measured, claim.format, claim.tolerance)
     _judged[id_] = number
     display(HTML(card(claim, number)))
 
@@ -192,17 +192,37 @@ def card(claim: Claim, number: str) -> str:
         f"<span>Measured: {_plain(claim.measure)} = <b>{html.escape(number)}</b>{html.escape(rule)}</span>",
     )
     kind = claim.verdict.replace(" ", "-")
-    return f'<div class="af-claim af-{kind}" id="claim-{claim.id}">{"<br>".join(lines)}</div>'
+    return (
+        f'<div class="af-claim af-{kind}" id="claim-{claim.id}" data-tolerance="{claim.tolerance:g}">'
+        f"{'<br>'.join(lines)}</div>"
+    )
 
 
-def bind(name: str, value: Tensor | float | str, spec: str = "") -> None:
-    """Glue a number under ``name``: prose shows it with {glue:text}, and nbval compares it.
+def bind(
+    name: str,
+    value: Tensor | float | str,
+    spec: str = "",
+    *,
+    tolerance: float | None = None,
+) -> None:
+    """Glue a number under ``name``: prose shows it with {glue:text}, and tests compare it.
 
-    A tensor is bound by its median, in the format ``spec``; a string as it is.
+    A tensor is bound by its median, in the format ``spec``; a string as it is. On another machine
+    the number may move by ``tolerance``; without one, by one unit of its last printed digit.
     """
-    text = value if isinstance(value, str) else printed(median(value), spec)
-    metadata = {"scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}}
-    display({"application/papermill.record/text/plain": repr(text)}, raw=True, metadata=metadata)
+    metadata: dict[str, object] = {
+        "scrapbook": {"name": name, "mime_prefix": "application/papermill.record/"}
+    }
+    if isinstance(value, str):
+        text = value
+        tolerance = getattr(value, "tolerance", None) if tolerance is None else tolerance
+    else:
+        metadata["value"] = float(f"{median(value):.6g}")
+        text = printed(median(value), spec)
+    if tolerance is not None:
+        metadata["tolerance"] = tolerance
+    record = {"application/papermill.record/text/plain": repr(str(text))}
+    display(record, raw=True, metadata=metadata)
 
 
 def _rule(claim: Claim) -> str:

@@ -5,14 +5,12 @@ import json
 import re
 import shutil
 import sys
-import tomllib
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import nbformat
 import pytest
 import yaml
-from packaging.requirements import Requirement
 from sphinx.errors import ExtensionError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -246,31 +244,6 @@ def test_the_root_page_moves_its_addresses(tmp_path: Path) -> None:
 
 
 # --- environment and contents -----------------------------------------------------------------
-
-
-def pins() -> dict[str, str]:
-    lines = (ROOT / "requirements.txt").read_text("utf8").splitlines()
-    return dict(line.split("==") for line in lines if "==" in line)
-
-
-def test_pins_lie_in_the_ranges_of_the_package() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf8"))["project"]
-    extras = project["optional-dependencies"]
-    wanted = [*project["dependencies"], *extras["book"], *extras["test"]]
-    requirements = [Requirement(line) for line in wanted]
-    assert {requirement.name for requirement in requirements} == set(pins())
-    outside = [str(r) for r in requirements if not r.specifier.contains(pins()[r.name])]
-    assert outside == []
-
-
-def test_constraints_agree_with_the_pins() -> None:
-    lines = (ROOT / "constraints.txt").read_text("utf8").splitlines()
-    constraints = dict(re.split("==", line) for line in lines if "==" in line)
-    normal = {
-        re.sub(r"[-_.]+", "-", name).lower(): version for name, version in constraints.items()
-    }
-    for name, version in pins().items():
-        assert normal[re.sub(r"[-_.]+", "-", name).lower()] == version
 
 
 def test_every_chapter_and_module_is_in_the_book() -> None:
