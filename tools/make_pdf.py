@@ -156,7 +156,9 @@ def styles(parts: Parts) -> str:
         f'src: url("{(fonts / file).as_uri()}"); }}'
         for file, (family, style, weight) in FONTS.items()
     )
-    shared = (SITE / "_static" / name for name in ("pygments.css", "katex.css", "book.css", "print.css"))
+    shared = (
+        SITE / "_static" / name for name in ("pygments.css", "katex.css", "book.css", "print.css")
+    )
     sheets = (sheet.read_text("utf8") for sheet in (*shared, PARTS / "book.css"))
     heads = (
         f"@page chapter{number} {{ @top-left {{ content: {css_string(title)}; }} }}\n"

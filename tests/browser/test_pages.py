@@ -7,8 +7,9 @@ import re
 from itertools import pairwise
 
 import pytest
-from conftest import CHAPTER, PAGES, ROOT, Visit, explorers_in_notebook
 from PIL import Image, ImageChops
+
+from conftest import CHAPTER, PAGES, ROOT, Visit, explorers_in_notebook
 
 AXE = ROOT / "book" / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
 LEAST_WORDS_OF_ALT = 3
@@ -165,8 +166,12 @@ def test_page(visit: Visit, name: str) -> None:
         assert stop or focus["name"].endswith("Skip to main content")
 
     # With all folds open, in both colours.
-    page.evaluate("document.querySelectorAll('main details').forEach(fold => { fold.open = true; })")
-    page.wait_for_function("[...document.querySelectorAll('main details')].every(fold => fold.open)")
+    page.evaluate(
+        "document.querySelectorAll('main details').forEach(fold => { fold.open = true; })"
+    )
+    page.wait_for_function(
+        "[...document.querySelectorAll('main details')].every(fold => fold.open)"
+    )
     assert axe_violations(visit) == []
     page.emulate_media(color_scheme="dark")
     page.wait_for_function("document.documentElement.dataset.theme === 'dark'")
@@ -280,14 +285,18 @@ def test_every_name_of_the_bibliography_is_found(visit: Visit) -> None:
 def test_a_frame_without_an_origin_shows_everything(visit: Visit) -> None:
     """Where storage and fonts are refused: text, mathematics, sliders and the theme button work."""
     page = visit.page
-    frame = f'<iframe sandbox="allow-scripts" src="{CHAPTER}.html" width="1200" height="800"></iframe>'
+    frame = (
+        f'<iframe sandbox="allow-scripts" src="{CHAPTER}.html" width="1200" height="800"></iframe>'
+    )
     page.route("**/frame.html", lambda route: route.fulfill(body=frame, content_type="text/html"))
     page.goto(f"{visit.base}/frame.html")
     inner = page.frame_locator("iframe")
     inner.locator(".katex").first.wait_for()
     framed = page.frames[1]
     framed.wait_for_function("document.readyState === 'complete'")
-    assert framed.evaluate("document.fonts.ready.then(() => document.fonts.check('16px KaTeX_Math'))")
+    assert framed.evaluate(
+        "document.fonts.ready.then(() => document.fonts.check('16px KaTeX_Math'))"
+    )
     assert framed.evaluate("[...document.fonts].some(font => font.family === 'KaTeX_Math')")
 
     explorer = inner.locator(".af-explorer").first
@@ -301,5 +310,3 @@ def test_a_frame_without_an_origin_shows_everything(visit: Visit) -> None:
         inner.locator(".theme-switch-button:visible").first.click()
     assert themes == {"light", "dark"}
     assert [problem for problem in visit.problems if "page error" in problem] == []
-
-

@@ -9,10 +9,10 @@ from functools import cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from conftest import DOCUMENTS, ROOT, SITE
 from pypdf import PageObject, PdfReader
 from pypdf.generic import DictionaryObject, IndirectObject
 
+from conftest import DOCUMENTS, ROOT, SITE
 from helpers.page import claims
 
 PDF = SITE / "attention-factorized.pdf"
