@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 
 from conftest import CHAPTER, NOTEBOOKS, Visit, explorers_in_notebook
@@ -36,7 +38,7 @@ def test_every_slider_changes_the_picture(visit: Visit, name: str) -> None:
             assert slider.input_value() == "1"
             assert explorer.locator(".af-picture").inner_html() != before
             places = slider.evaluate(WALK)
-            for one, next_ in zip(places, places[1:], strict=False):
+            for one, next_ in pairwise(places):
                 assert one[0] != next_[0], f"the picture stays from {one[2]} to {next_[2]}"
                 assert one[1] != next_[1], f"the description stays from {one[2]} to {next_[2]}"
             assert all(readout == spoken for *_, readout, spoken in places)
