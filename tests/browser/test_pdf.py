@@ -6,13 +6,12 @@ import re
 import unicodedata
 from collections import Counter
 from functools import cache
-from pathlib import Path
 from urllib.parse import urlsplit
 
 from pypdf import PageObject, PdfReader
 from pypdf.generic import DictionaryObject, IndirectObject
 
-from conftest import DOCUMENTS, ROOT, SITE
+from conftest import DOCUMENTS, SITE
 from helpers.page import claims
 
 PDF = SITE / "attention-factorized.pdf"
