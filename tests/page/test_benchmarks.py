@@ -81,27 +81,8 @@ def test_the_committed_results_are_those_of_all_benchmarks(collected):
 
 def test_benchmarks_still_run():
     """The smallest size of each, once, untimed."""
-<<<<<<< HEAD
     options = "-m pytest benchmarks --benchmark-disable -q -p no:cacheprovider -p no:xdist"
     command = [sys.executable, *options.split()]
-    chosen = ["-k", "[8- or [32-l or [32-c or [32-n or [32-h or [64-"]
-=======
-    command = [
-        sys.executable,
-        "-m",
-        "pytest",
-        "benchmarks",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        "-p",
-        "no:xdist",
-    ]
-    chosen = [
-        "-k",
-        "[8- or [32-l or [32-c or [32-n or [32-h or [64- or serving[512-",
-        "--benchmark-disable",
-    ]
->>>>>>> exps
+    chosen = ["-k", "[8- or [32-l or [32-c or [32-n or [32-h or [64- or serving[512-"]
     done = subprocess.run([*command, *chosen], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout[-3000:]
