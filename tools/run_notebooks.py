@@ -32,7 +32,8 @@ CELL_TIMEOUT = 600  # seconds
 
 
 def all_notebooks() -> list[Path]:
-    return [*sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "book").glob("*.ipynb"))]
+    folders = (ROOT / "notebooks", ROOT / "notebooks" / "evidence", ROOT / "book")
+    return [path for folder in folders for path in sorted(folder.glob("*.ipynb"))]
 
 
 class ThisInterpreter(KernelSpecManager):

@@ -24,7 +24,7 @@ from helpers.maths.draws import Seed, gaussian, generator
 from helpers.models.files import read_verified
 
 DECODER_FILE = Path(__file__).parents[1] / "data" / "decoder.safetensors"
-DECODER_SHA256 = "a930150c3d473aa3ca600ee8adc9e692df6efc2c862978013f70ffb381274dcd"
+DECODER_SHA256 = "aee6cff7a15852f63a15e26d2ebf45782fd78d0bdc7219304fa6bf7ecbdb2fb4"
 
 BYTES = 256
 """Size of the vocabulary: text is its UTF-8 bytes."""
