@@ -73,7 +73,7 @@ MATRICES = {
 TENSORS = [
     (HOLE, ValueError, "finite, but 1 of its 16"),
     (GOOD / 0, ValueError, "finite, but 16 of its 16"),
-    (GOOD[:0], ValueError, r"empty.*\(0, 4\)"),
+    (GOOD[:0], ValueError, r"empty.*\(0, 4"),
     (GOOD[0], ValueError, "dimensions"),
     (GOOD.long(), TypeError, "int64"),
     (GOOD.half(), TypeError, "float16"),
@@ -87,6 +87,8 @@ TENSORS = [
 @pytest.mark.parametrize(("bad", "error", "said"), TENSORS)
 @pytest.mark.parametrize("name", MATRICES)
 def test_tensors(name, bad, error, said):
+    if name == "truth" and bad is None:
+        return  # there is none, by default
     for call in MATRICES[name]:
         if name in ("inputs", "outputs") and isinstance(bad, torch.Tensor) and bad.ndim == 2:
             bad = bad[..., None]
@@ -94,7 +96,7 @@ def test_tensors(name, bad, error, said):
             call(bad)
 
 
-@pytest.mark.parametrize("name", MATRICES.keys() - {"inputs", "outputs", "matrix", "truth"})
+@pytest.mark.parametrize("name", list(MATRICES)[:6] + ["basis", "U", "W"])
 def test_vmap_is_refused_by_name(name):
     for call in MATRICES[name]:
         with pytest.raises(TypeError, match=f"^{name} must .*leading dimensions .*torch.vmap"):
