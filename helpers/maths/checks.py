@@ -124,6 +124,8 @@ def own_precision(function: Callable) -> Callable:
 
     @functools.wraps(function)
     def without_autocast(*args, **kwargs):
+        if not (torch.is_autocast_enabled("cpu") or torch.is_autocast_enabled("cuda")):
+            return function(*args, **kwargs)
         with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
             return function(*args, **kwargs)
 

@@ -389,7 +389,7 @@ def test_structure_is_beyond_chance_only_where_it_is(name):
 
 
 def test_gaussian_matrices_are_chance():
-    runs = [diagnose(gaussian(10, 10, seed=s), draws=99, seed=s) for s in range(40)]
+    runs = [diagnose(gaussian(8, 8, seed=s), draws=59, seed=s) for s in range(30)]
     shares = []
     for name in MEASURES.keys() - {"bandwidth"}:  # bandwidth has ties
         readings = [run[name] for run in runs]
@@ -655,11 +655,11 @@ def test_the_null_of_input_dependence_is_a_regrouping_of_the_same_pairs():
 @pytest.mark.parametrize("case", ["convolution", "random_operator"])
 def test_a_fixed_map_is_not_flagged_even_if_it_is_not_linear(case, misfit):
     p = []
-    for seed in range(40):
+    for seed in range(24):
         data = getattr(cases, case)(8, 10, 0.3, seed, width=4)
         outputs = data.outputs if misfit is torch.clone else misfit(data.clean)
-        p.append(input_dependence(data.inputs, outputs, draws=39, seed=seed).p)
-    assert np.mean(np.array(p) <= 0.05) <= 0.15  # 5 % in the long run
+        p.append(input_dependence(data.inputs, outputs, draws=19, seed=seed).p)
+    assert np.sum(np.array(p) <= 0.05) <= 4  # 1.2 in the mean, five or more once in 150 times
 
 
 def test_without_noise_a_fixed_operator_leaves_nothing_to_test():
