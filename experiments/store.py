@@ -6,16 +6,18 @@ out and refuses rows that were made with other settings, so that a changed const
 
     python -m experiments                          all experiments, on all cores
     python -m experiments class_choice --dask tcp://…    one, on a Dask cluster
+
+The workers of a cluster need this repository in their PYTHONPATH, and one thread each.
 """
 
 import json
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from joblib import Parallel, cpu_count, delayed, parallel_config
+from joblib import Parallel, delayed, parallel_config
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -53,43 +55,43 @@ class Experiment:
         The file is written after each row, so an interrupted run goes on where it stopped. ``dask`` is
         the address of a scheduler; without one the jobs run on all cores of this machine.
         """
-        rows = self._usable_rows()
+        settings, rows = self._stored()
+        if settings != plain(self.settings):
+            rows = {}
         missing = [job for job in self.jobs if _key(job) not in rows]
-        with _workers(dask):
-            done = Parallel(n_jobs=-1, return_as="generator_unordered")(
-                delayed(_measure)(self.measure, job) for job in missing
-            )
-            for job, row in tqdm(done, self.name, total=len(missing)):
-                rows[_key(job)] = row
+        with _workers(dask) as workers:
+            done = workers(delayed(_measured)(self.measure, job) for job in missing)
+            for key, row in tqdm(done, self.name, total=len(missing)):
+                rows[key] = row
                 self._write(rows)
 
-    def load(self) -> list[tuple[Job, dict]]:
+    def load(self) -> list[tuple[Job, object]]:
         """(job, row) for every job, in the order of ``jobs``.
 
         Raises StaleResultsError unless every row is there and was made with these settings.
         """
-        rows = self._usable_rows(strict=True)
-        if missing := [job for job in self.jobs if _key(job) not in rows]:
-            raise StaleResultsError(
-                f"{self.path.name} lacks {len(missing)} of {len(self.jobs)} rows, the first for "
-                f"{missing[0]}; python -m experiments {self.name} makes them"
-            )
-        return [(job, rows[_key(job)]) for job in self.jobs]
+        settings, rows = self._stored()
+        keys = [_key(job) for job in self.jobs]
+        missing = [key for key in keys if key not in rows]
+        if rows and settings != plain(self.settings):
+            wrong = f"was made with the settings {settings}, not with {plain(self.settings)}"
+        elif missing:
+            wrong = f"lacks {len(missing)} of {len(keys)} rows, the first for {missing[0]}"
+        else:
+            return [(job, rows[key]) for job, key in zip(self.jobs, keys, strict=True)]
+        raise StaleResultsError(
+            f"{self.path.name} {wrong}; python -m experiments {self.name} makes them"
+        )
 
-    def _usable_rows(self, strict: bool = False) -> dict[str, dict]:
+    def _stored(self) -> tuple[object, dict[str, object]]:
+        """The settings in the file, and its rows by the key of their job."""
         if not self.path.exists():
-            return {}
+            return None, {}
         stored = json.loads(self.path.read_text(encoding="utf-8"))
-        if stored["settings"] == plain(self.settings):
-            return {_key(entry["job"]): entry["row"] for entry in stored["rows"]}
-        if strict:
-            raise StaleResultsError(
-                f"{self.path.name} was made with the settings {stored['settings']}, not with "
-                f"{plain(self.settings)}; python -m experiments {self.name} makes it anew"
-            )
-        return {}
+        rows = {_key(entry["job"]): entry["row"] for entry in stored.get("rows", [])}
+        return stored.get("settings"), rows
 
-    def _write(self, rows: dict[str, dict]) -> None:
+    def _write(self, rows: dict[str, object]) -> None:
         """One line per row, in the order of the jobs, so that a diff shows which rows changed."""
         lines = [
             json.dumps({"job": job, "row": rows[_key(job)]}, ensure_ascii=False)
@@ -114,19 +116,26 @@ def plain(value: object) -> object:
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value
 
 
-def _measure(measure: Callable[..., object], job: Job) -> tuple[Job, object]:
+def _measured(measure: Callable[..., object], job: Job) -> tuple[str, object]:
     torch.set_num_threads(1)  # the jobs are what runs at once
-    return job, plain(measure(**job))
+    return _key(job), plain(measure(**job))
 
 
 def _key(job: Job) -> str:
-    return json.dumps(plain(job), sort_keys=True)
+    return json.dumps(plain(job), ensure_ascii=False, sort_keys=True)
 
 
-def _workers(dask: str | None):
+@contextmanager
+def _workers(dask: str | None) -> Iterator[Parallel]:
+    """All cores of this machine, or of a cluster; results come as they are done."""
+    options = {"n_jobs": -1, "batch_size": 1, "return_as": "generator_unordered"}
     if dask is None:
-        return parallel_config("loky", n_jobs=cpu_count()) if cpu_count() > 1 else nullcontext()
-    from dask.distributed import Client
+        yield Parallel(**options)
+        return
+    from distributed import Client
 
-    Client(dask)
-    return parallel_config("dask")
+    with Client(dask) as client, parallel_config("dask"):
+        if any(threads > 1 for threads in client.nthreads().values()):
+            # torch's generator and its number of threads belong to the whole process.
+            raise ValueError(f"the workers of {dask} must have one thread each (--nthreads 1)")
+        yield Parallel(**options)

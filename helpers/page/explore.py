@@ -30,7 +30,7 @@ class Explorer(widgets.VBox):
 def explore(draw: Draw, /, caption: str = "", **parameters: Sequence[object]) -> Explorer:
     """Draw every state once and put a slider per parameter above the pictures.
 
-    ``draw(**point)`` returns ``(panels, alt)`` as :func:`helpers.figures.figure_html` takes them;
+    ``draw(**point)`` returns ``(panels, alt)`` as :func:`helpers.page.figures.figure_html` takes them;
     ``caption``, in plain text, stands below every picture.
     ``parameters`` gives each parameter's values, the first being where the slider starts; the
     slider's name is the parameter's, with spaces for underscores. Sliders and pictures are linked

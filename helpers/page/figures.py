@@ -3,23 +3,31 @@
 A figure is one panel or several. Each panel is a small SVG of its own, so that panels stand side
 by side on a desk and one below the other on a phone. Ink is ``currentColor``: axes and text turn
 light in dark mode, data colours and heat maps stay what they are.
+
+Beside its drawing a shown figure carries what it shows, as text (:func:`figure_data`): tests
+compare that, since the bytes of a drawing hang on the machine and on versions of libraries.
 """
 
 import base64
 import html
 import io
+import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-import matplotlib
+import matplotlib.style
 import numpy as np
-import torch
 from IPython.display import HTML, display
-from jaxtyping import Float
+from jaxtyping import Shaped
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm, Normalize
+from matplotlib.collections import Collection, PathCollection
+from matplotlib.colors import LogNorm, Normalize, to_hex
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from matplotlib.image import AxesImage
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from PIL import Image
 from torch import Tensor
 
@@ -32,34 +40,13 @@ COLOURS = {
     "repaired": "#16946a",
     "alternative": "#b268b8",
 }
-DASHES = {
-    "trained": "-",
-    "null": "--",
-    "baseline": ":",
-    "repaired": "-.",
-    "alternative": (0, (5, 1)),
-}
-INK = "#010203"  # replaced by currentColor on the way out; no data colour may be this one
+DASHES = dict(zip(COLOURS, ("-", "--", ":", "-.", (0, (5, 1))), strict=True))
+INK = "#010203"  # as in house.mplstyle; on the way out it becomes currentColor
 HEAT_COLOURS = 64
+MOST_CELLS = 64  # rows and columns of a heat map in its data; a larger one is averaged in blocks
+SEEN = 0.01  # how far a point may move, as a share of its axis: 2.6 px, about the width of a line
 
-matplotlib.rcParams.update(
-    {
-        "svg.fonttype": "none",
-        "font.size": 9,
-        "axes.titlesize": 9,
-        "axes.titley": 1.03,  # a fixed place; finding one costs a sixth of the drawing time
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.linewidth": 0.6,
-        "axes.unicode_minus": True,
-        "lines.linewidth": 1.6,
-        "legend.frameon": False,
-        "legend.fontsize": 8,
-        "image.interpolation": "none",
-        **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), INK),
-        **dict.fromkeys(("axes.titlecolor", "xtick.color", "ytick.color"), INK),
-    }
-)
+matplotlib.style.use(Path(__file__).with_name("house.mplstyle"))
 
 
 def panel(
@@ -78,9 +65,8 @@ def line(
     axes: Axes, x: object, y: object, meaning: str, label: str | None = None, **style: object
 ) -> None:
     """Draw y over x in the colour and dash that ``meaning`` (a key of COLOURS) has everywhere."""
-    axes.plot(
-        x, y, **{"color": COLOURS[meaning], "linestyle": DASHES[meaning], "label": label, **style}
-    )
+    looks = {"color": COLOURS[meaning], "linestyle": DASHES[meaning], "label": label, **style}
+    axes.plot(as_list(x), as_list(y), **looks)
 
 
 def logarithmic(axes: Axes, which: str = "y") -> None:
@@ -103,7 +89,7 @@ def power_of_ten(value: float) -> str:
 
 def heatmap(
     title: str,
-    matrix: Float[Tensor, "m n"],
+    matrix: Shaped[Tensor, "m n"],
     *,
     x_label: str = "key j",
     y_label: str = "query i",
@@ -116,7 +102,7 @@ def heatmap(
     axes = panel(title, x_label, y_label)
     norm = LogNorm(low, high, clip=True) if log else Normalize(low, high, clip=True)
     colours = matplotlib.colormaps["RdBu_r" if diverging else "viridis"].resampled(HEAT_COLOURS)
-    image = axes.imshow(matrix.detach().cpu().numpy(), norm=norm, cmap=colours)
+    image = axes.imshow(matrix.detach().cpu().double().numpy(), norm=norm, cmap=colours)
     axes.set_position((0.15, 0.17, 0.6, 0.73))
     bar = axes.figure.colorbar(image, cax=axes.figure.add_axes((0.8, 0.22, 0.035, 0.63)))
     bar.outline.set_visible(False)
@@ -146,9 +132,84 @@ def figure_html(panels: Axes | Sequence[Axes], alt: str, caption: str = "") -> s
     )
 
 
-def show(panels: Axes | Sequence[Axes], alt: str, caption: str = "") -> None:
-    """Display panels as one figure (see :func:`figure_html`)."""
-    display(HTML(figure_html(panels, alt, caption)))
+def show(
+    panels: Axes | Sequence[Axes], alt: str, caption: str = "", *, tolerance: float = SEEN
+) -> None:
+    """Display panels as one figure (see :func:`figure_html`), with the data it shows.
+
+    On another machine a point may lie elsewhere by ``tolerance``, a share of its axis.
+    """
+    page = figure_html(panels, alt, caption)  # first: drawing settles limits and ticks
+    metadata = {"figure": figure_data(panels, tolerance)}
+    display({"text/html": page, "text/plain": alt}, raw=True, metadata=metadata)
+
+
+def figure_data(panels: Axes | Sequence[Axes], tolerance: float = SEEN) -> list[str]:
+    """What drawn panels show, one JSON object per line: every axes, then all that stands in it.
+
+    Places are thousandths of the axes, x and y in turn, from the lower left corner; what lies
+    outside is moved to the edge, and null is not drawn. A heat map has one character per cell, from
+    "0" for the lowest of its colours; a space is no value.
+    """
+    panels = list(panels) if isinstance(panels, Sequence | np.ndarray) else [panels]
+    parts: list[dict[str, object]] = [{"tolerance": tolerance}]
+    for axes in panels:
+        legend = axes.get_legend()
+        entries = [text.get_text() for text in legend.get_texts()] if legend else []
+        parts.append({"panel": axes.get_title(), "legend": entries})
+        for name, axis in ("x", axes.xaxis), ("y", axes.yaxis):
+            fixed = isinstance(axis.get_major_locator(), FixedLocator)
+            parts.append(
+                {
+                    "axis": f"{name}, {axis.get_scale()}: {axis.get_label_text()}",
+                    "limits": [float(f"{limit:.6g}") for limit in axis.get_view_interval()],
+                    "ticks": [tick.get_text() for tick in axis.get_ticklabels() if fixed],
+                }
+            )
+        for artist in (*axes.lines, *axes.collections, *axes.patches, *axes.images):
+            parts.append(_artist_data(artist, axes))
+        for text in axes.texts:
+            place = text.get_transform().transform(text.get_position())
+            parts.append({"text": text.get_text(), "places": _places(place, axes)})
+    compact = {"ensure_ascii": False, "separators": (",", ":")}
+    return [json.dumps(part, **compact) for part in parts]
+
+
+def _artist_data(artist: Artist, axes: Axes) -> dict[str, object]:
+    if isinstance(artist, AxesImage):
+        return _heat_data(artist)
+    if isinstance(artist, Line2D):
+        colour, vertices = artist.get_color(), artist.get_xydata()
+    else:
+        colour = (*np.atleast_2d(artist.get_facecolor()), *np.atleast_2d(artist.get_edgecolor()))[0]
+        paths = artist.get_paths() if isinstance(artist, Collection) else [artist.get_path()]
+        vertices = np.concatenate([np.empty((0, 2)), *(path.vertices for path in paths)])
+    transform = artist.get_transform()
+    if isinstance(artist, PathCollection):  # a scatter: one path, drawn at every offset
+        vertices, transform = artist.get_offsets(), artist.get_offset_transform()
+    return {
+        "drawn": re.sub("^_.*", "", str(artist.get_label() or "")),
+        "colour": to_hex(colour),
+        "places": _places(transform.transform(vertices), axes),
+    }
+
+
+def _places(pixels: np.ndarray, axes: Axes) -> list[int | None]:
+    shares = axes.transAxes.inverted().transform(np.ma.filled(pixels, np.nan)).ravel()
+    return [None if np.isnan(s) else round(1000 * float(s)) for s in shares.clip(0, 1)]
+
+
+def _heat_data(image: AxesImage) -> dict[str, object]:
+    shares = np.ma.filled(image.norm(image.get_array()), np.nan).astype(np.float32)
+    size = [min(length, MOST_CELLS) for length in reversed(shares.shape)]
+    blocks = np.asarray(Image.fromarray(shares).resize(size, Image.Resampling.BOX))
+    steps = ((HEAT_COLOURS - 1) * blocks).ravel().tolist()
+    return {
+        "axis": f"colour, {'log' if isinstance(image.norm, LogNorm) else 'linear'}",
+        "limits": [image.norm.vmin, image.norm.vmax],
+        "shape": str(shares.shape),
+        "shades": "".join(" " if np.isnan(s) else chr(ord("0") + round(s)) for s in steps),
+    }
 
 
 def show_table(
@@ -160,20 +221,27 @@ def show_table(
 ) -> None:
     """Display a table; the first cell of a row is its header.
 
-    Numbers come formatted; the hyphen before one becomes a minus sign.
+    Numbers come formatted; the hyphen before one becomes a minus sign. A cell made with
+    ``printed(…, tolerance=…)`` says how far its number may move on another machine.
     """
     head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
-    body = ""
-    for row in rows:
-        cells = [html.escape(re.sub(r"^-(?=\d)", "−", str(cell))) for cell in row]
-        first = f'<th scope="row">{cells[0]}</th>' if row_headers else f"<td>{cells[0]}</td>"
-        body += f"<tr>{first}{''.join(f'<td>{cell}</td>' for cell in cells[1:])}</tr>"
+    body = "".join(
+        f"<tr>{''.join(_cell(cell, i == 0 and row_headers) for i, cell in enumerate(row))}</tr>"
+        for row in rows
+    )
     display(
         HTML(
             f'<div class="af-table" tabindex="0"><table><caption>{html.escape(caption)}</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
         )
     )
+
+
+def _cell(cell: object, is_header: bool) -> str:
+    tolerance = getattr(cell, "tolerance", None)
+    within = "" if tolerance is None else f' data-tolerance="{tolerance:g}"'
+    opening, name = (f'th scope="row"{within}', "th") if is_header else (f"td{within}", "td")
+    return f"<{opening}>{html.escape(re.sub(r'^-(?=[0-9])', '−', str(cell)))}</{name}>"
 
 
 def _svg(figure: Figure, salt: str) -> str:
@@ -193,12 +261,11 @@ def _svg(figure: Figure, salt: str) -> str:
     # A hundredth of a point is below what a screen shows, and above the last digits of a sum.
     text = re.sub(r' (d|x|y)="([^"]*)"', _round_numbers, text)
     width, height = figure.get_size_inches() * 72
-    size = (
-        f'viewBox="0 0 {width:g} {height:g}" style="flex:1 1 15rem;max-width:{width / 11:.0f}rem"'
+    opening = (
+        f'<svg viewBox="0 0 {width:g} {height:g}" style="flex:1 1 15rem;max-width:{width / 11:.0f}rem" '
+        'aria-hidden="true" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
-    opening = f'<svg {size} aria-hidden="true" xmlns:xlink='
-    text = re.sub(r"<svg [^>]*?xmlns:xlink=", opening, text, count=1, flags=re.DOTALL)
-    text = re.sub(r"(<svg[^>]*?xlink\")[^>]*>", r"\1>", text, count=1, flags=re.DOTALL)
+    text = re.sub("<svg[^>]*>", opening, text, count=1)
     return re.sub(r"\s*\n\s*", " ", text.replace(INK, "currentColor"))
 
 
@@ -212,17 +279,16 @@ def _round_numbers(match: re.Match[str]) -> str:
 
 def _palette_png(match: re.Match[str]) -> str:
     """The same picture with a palette in place of four channels: a fifth of the bytes."""
-    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(match[1]))).convert("RGB"))
-    colours, index = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
-    if len(colours) > 256:
+    picture = Image.open(io.BytesIO(base64.b64decode(match[1]))).convert("RGB")
+    if picture.getcolors(256) is None:
         return match[0]
-    image = Image.fromarray(index.reshape(pixels.shape[:2]).astype(np.uint8), mode="P")
-    image.putpalette(colours.astype(np.uint8).tobytes())
     buffer = io.BytesIO()
-    image.save(buffer, format="png", optimize=True)
+    picture.quantize(256).save(buffer, format="png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def as_list(values: Tensor) -> list[float]:
-    """A tensor's entries for plotting."""
-    return torch.as_tensor(values).detach().cpu().tolist()
+def as_list(values: Tensor | Iterable[object]) -> list:
+    """The entries of a tensor, or of anything that has some, for plotting."""
+    if isinstance(values, Tensor):
+        return values.detach().cpu().tolist()
+    return [value.item() if isinstance(value, Tensor) else value for value in values]
