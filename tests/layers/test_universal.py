@@ -203,26 +203,6 @@ def test_settle_keeps_the_shortest_code():
     assert saved > 0
 
 
-def test_a_higher_price_never_buys_more():
-    layer = UniversalLayer(N, WIDTH, seed=2)
-    x, noise = gaussian(2, 16, N, WIDTH, seed=1)
-    weights = torch.tensor([1.0, 3.0, 0.3, 0.1], dtype=F64)
-    y = torch.tensordot(weights, layer.parts(x).detach(), 1) + 0.1 * noise
-    chosen, bought = [], []
-    for price in (0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0):
-        layer.price = price
-        saved = layer.settle(x, y)
-        chosen.append(layer.chosen)
-        bought.append(sum(layer.parameters_of[name] for name in layer.chosen))
-        assert (saved > 0) == (layer.chosen != ())
-    assert bought == sorted(bought, reverse=True)
-    assert len(set(chosen)) >= 3
-    assert chosen[-1] == ()
-    # Without a price the state of the least residual wins, however little it saves.
-    free = {state: direct_bits(layer, x, y, state, 0) for state in np.ndindex(2, 2, 2, 2)}
-    assert chosen[0] == tuple(itertools.compress(CLASSES, min(free, key=free.get)))
-
-
 # Forward
 
 
@@ -383,19 +363,6 @@ def test_what_a_fit_returns_in_every_mode_of_the_caller():
         assert torch.equal(again.probabilities, first.probabilities)
         assert (again.saved, again.relative_error) == (first.saved, first.relative_error)
     assert y.grad is None
-
-
-def test_the_price_rises_to_its_full_height_over_the_first_half(monkeypatch):
-    shares, original = [], UniversalLayer.description_length
-
-    def recorded(self, x, y, share=1.0):
-        shares.append(share)
-        return original(self, x, y, share)
-
-    monkeypatch.setattr(UniversalLayer, "description_length", recorded)
-    x = gaussian(2, N, WIDTH, seed=1)
-    choose_classes(UniversalLayer(N, WIDTH), x, x, steps=8)
-    assert shares == [0, 0.25, 0.5, 0.75, 1, 1, 1, 1]
 
 
 def test_a_fit_that_breaks_off_leaves_the_mode_of_the_layer():
