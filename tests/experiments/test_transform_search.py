@@ -28,8 +28,7 @@ def test_the_goals_are_the_transforms_of_their_names(n):
     x = gaussian(n, 2, seed=1)
     goals = {name: make(n, 3).matrix for name, make in GOALS.items()}
     close(goals["DFT"] @ x.to(torch.complex128), torch.fft.fft(x, dim=0, norm="ortho"))
-    signs = goals["Hadamard"] * math.sqrt(n)
-    assert set(signs.flatten().tolist()) == {-1.0, 1.0}
+    close(goals["Hadamard"].abs() * math.sqrt(n), torch.ones(n, n, dtype=torch.float64))
     identity = torch.eye(n, dtype=torch.float64)
     for name in ("Hadamard", "DCT", "random orthogonal"):
         close(goals[name] @ goals[name].T, identity)
@@ -45,7 +44,7 @@ def test_a_butterfly_can_hold_what_a_random_matrix_cannot_be(name):
     goal, null = GOALS[name](32, 0), GOALS["random orthogonal"](32, 0)
     order = goal.form.get("input_order", torch.arange(32))
     assert rank_one_bound(goal.matrix, order) < 1e-12
-    assert rank_one_bound(null.matrix, order) > 0.7
+    assert rank_one_bound(null.matrix, order) > 0.5
 
 
 # Permutations
