@@ -184,6 +184,7 @@ class SearchWithoutAccents(SearchEnglish):
     """English, with "Björck" and "Bjorck" being the same word, in the index and in the query."""
 
     js_stemmer_code = f"""{SearchEnglish.js_stemmer_code}
+{{
 const letters = {json.dumps(LETTERS, ensure_ascii=False)};
 const StemmerWithAccents = Stemmer;
 Stemmer = function () {{
@@ -191,6 +192,7 @@ Stemmer = function () {{
   this.stemWord = (word) =>
     stemWord([...word].map((x) => letters[x] ?? x).join("").normalize("NFKD").replace(/\\p{{M}}/gu, ""));
 }};
+}}
 """
 
     def stem(self, word: str) -> str:
