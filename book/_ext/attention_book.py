@@ -23,10 +23,12 @@ from sphinx.search.en import SearchEnglish
 # before the first paint.  In a frame without an origin of its own there is no storage, and the theme would throw.
 COLOURS = """\
 <script>
-  try { localStorage.length; } catch {
-    const kept = {};
-    const storage = { getItem: (key) => kept[key] ?? null, setItem: (key, value) => { kept[key] = value; } };
-    Object.defineProperty(window, "localStorage", { value: storage });
+  for (const name of ["localStorage", "sessionStorage"]) {
+    try { window[name].length; } catch {
+      const kept = {};
+      const storage = { getItem: (key) => kept[key] ?? null, setItem: (key, value) => { kept[key] = value; } };
+      Object.defineProperty(window, name, { value: storage });
+    }
   }
   if (!localStorage.getItem("mode")) localStorage.setItem("mode", "auto");
   if (localStorage.getItem("mode") === "auto") {
