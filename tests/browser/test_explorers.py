@@ -5,7 +5,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
-
 from conftest import CHAPTER, NOTEBOOKS, Visit, explorers_in_notebook
 
 # Moves a slider over its whole length; what each of its places shows: a drawing and its description.

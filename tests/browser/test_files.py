@@ -10,7 +10,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-
 from conftest import NOTEBOOKS, PAGES, ROOT
 
 MOST_BYTES = 1_000_000  # of a page's HTML, compressed as servers do

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from conftest import Visit
 from playwright.sync_api import Browser, Page
 
-from conftest import Visit
 from helpers.page import claims
 
 LEDGER = list(claims.ledger().values())

@@ -7,9 +7,8 @@ import re
 from itertools import pairwise
 
 import pytest
-from PIL import Image, ImageChops
-
 from conftest import CHAPTER, PAGES, ROOT, Visit, explorers_in_notebook
+from PIL import Image, ImageChops
 
 AXE = ROOT / "book" / "frontend" / "node_modules" / "axe-core" / "axe.min.js"
 LEAST_WORDS_OF_ALT = 3

@@ -8,10 +8,10 @@ from collections import Counter
 from functools import cache
 from urllib.parse import urlsplit
 
+from conftest import DOCUMENTS, SITE
 from pypdf import PageObject, PdfReader
 from pypdf.generic import DictionaryObject, IndirectObject
 
-from conftest import DOCUMENTS, SITE
 from helpers.page import claims
 
 PDF = SITE / "attention-factorized.pdf"
