@@ -23,10 +23,12 @@ from sphinx.search.en import SearchEnglish
 # before the first paint.  In a frame without an origin of its own there is no storage, and the theme would throw.
 COLOURS = """\
 <script>
-  try { localStorage.length; } catch {
-    const kept = {};
-    const storage = { getItem: (key) => kept[key] ?? null, setItem: (key, value) => { kept[key] = value; } };
-    Object.defineProperty(window, "localStorage", { value: storage });
+  for (const name of ["localStorage", "sessionStorage"]) {
+    try { window[name].length; } catch {
+      const kept = {};
+      const storage = { getItem: (key) => kept[key] ?? null, setItem: (key, value) => { kept[key] = value; } };
+      Object.defineProperty(window, name, { value: storage });
+    }
   }
   if (!localStorage.getItem("mode")) localStorage.setItem("mode", "auto");
   if (localStorage.getItem("mode") === "auto") {
@@ -184,6 +186,7 @@ class SearchWithoutAccents(SearchEnglish):
     """English, with "Björck" and "Bjorck" being the same word, in the index and in the query."""
 
     js_stemmer_code = f"""{SearchEnglish.js_stemmer_code}
+{{
 const letters = {json.dumps(LETTERS, ensure_ascii=False)};
 const StemmerWithAccents = Stemmer;
 Stemmer = function () {{
@@ -191,6 +194,7 @@ Stemmer = function () {{
   this.stemWord = (word) =>
     stemWord([...word].map((x) => letters[x] ?? x).join("").normalize("NFKD").replace(/\\p{{M}}/gu, ""));
 }};
+}}
 """
 
     def stem(self, word: str) -> str:
