@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 
 def one_cycle(
-    parts: Sequence[Iterable[nn.Parameter]],
+    parts: Sequence[Iterable[Tensor]],
     rates: Sequence[float],
     loss: Callable[[int], Float[Tensor, ""]],
     *,
