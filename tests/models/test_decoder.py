@@ -139,7 +139,7 @@ def test_the_checkpoint_is_small_and_was_trained():
     assert DECODER_FILE.stat().st_size <= 4_000_000
     trained = load_decoder(str(DECODER_FILE))  # a path may be a string
     assert not trained.training
-    batch = windows(heldout_text(), trained.context, 8)
+    batch = windows(heldout_text(), trained.context, 3)
     assert bits_per_byte(trained, batch) < 3 < bits_per_byte(Decoder(seed=0), batch)
 
 

@@ -1,5 +1,6 @@
 """The trained encoder: right weights, right attention, and a refusal of wrong files and texts."""
 
+import importlib
 import shutil
 import socket
 from functools import partial
@@ -22,8 +23,9 @@ from helpers.models import (
     minilm_tokens,
     read_verified,
 )
-from helpers.models import minilm as models
 
+# The function of this name hides the module in its wing.
+models = importlib.import_module("helpers.models.minilm")
 SENTENCE = "Attention is all you need."
 
 
