@@ -20,6 +20,9 @@ from helpers.maths.checks import integer, own_precision, real_tensor, square_mat
 from helpers.maths.draws import Seed, gaussian, generator, orders
 from helpers.maths.spectrum import divide, spectrum, unit_scale
 
+Matrices = Float[Tensor, "*batch n n"]
+Values = Float[Tensor, "*batch"]
+
 BAND_ENERGY = 0.99
 SAME_SIGMA = 1e-5
 TIE = 1e-9
@@ -131,7 +134,7 @@ def diagnose(
     return readings
 
 
-def low_rank_distance(matrices: Float[Tensor, "*batch n n"], rank: int) -> Float[Tensor, "*batch"]:
+def low_rank_distance(matrices: Matrices, rank: int) -> Values:
     """‖A − A_r‖_F/‖A‖_F = √(Σ_{k>r}σ²/Σσ²), the distance to rank r (Eckart & Young 1936).
 
     Raises ValueError unless 1 ≤ ``rank`` ≤ n.
@@ -141,7 +144,7 @@ def low_rank_distance(matrices: Float[Tensor, "*batch n n"], rank: int) -> Float
     return divide(squares[..., rank:].sum(-1), squares.sum(-1)).sqrt()
 
 
-def toeplitz_distance(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
+def toeplitz_distance(matrices: Matrices) -> Values:
     """‖A − P(A)‖_F/‖A‖_F, where P replaces each diagonal i − j = const by its mean."""
     matrices = _scaled(matrices)
     labels = _lags(matrices) + matrices.shape[-1] - 1
@@ -149,7 +152,7 @@ def toeplitz_distance(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*
     return _distance(means[..., labels], matrices)
 
 
-def circulant_distance(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
+def circulant_distance(matrices: Matrices) -> Values:
     """‖A − P(A)‖_F/‖A‖_F, where P replaces each set i − j = const (mod n) by its mean.
 
     The circulant matrices are those with diagonal F A Fᴴ, F the unitary DFT, which changes no distance
@@ -158,7 +161,7 @@ def circulant_distance(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "
     return fourier_off_diagonal(matrices).sqrt()
 
 
-def fourier_off_diagonal(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
+def fourier_off_diagonal(matrices: Matrices) -> Values:
     """Share of ‖A‖_F² off the diagonal of F A Fᴴ, with F the unitary DFT."""
     moved = torch.fft.ifft(torch.fft.fft(_scaled(matrices), dim=-2), dim=-1)
     energy = moved.abs().square()
@@ -166,7 +169,7 @@ def fourier_off_diagonal(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor,
     return divide(outside.sum((-2, -1)), energy.sum((-2, -1)))
 
 
-def bandwidth(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
+def bandwidth(matrices: Matrices) -> Values:
     """Smallest b such that the entries at most b places off the diagonal hold 99 % of ‖A‖_F²."""
     matrices = _scaled(matrices)
     held = _sums(matrices.square(), _lags(matrices).abs()).cumsum(-1)
@@ -174,9 +177,7 @@ def bandwidth(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
     return (held < (BAND_ENERGY - ROUNDING) * held[..., -1:]).sum(-1).to(matrices)
 
 
-def row_stochastic_distance(
-    matrices: Float[Tensor, "*batch n n"], row_sum: float = 1.0
-) -> Float[Tensor, "*batch"]:
+def row_stochastic_distance(matrices: Matrices, row_sum: float = 1.0) -> Values:
     """‖A − P(A)‖_F/‖A‖_F, where P(A) is the nearest matrix with A_ij ≥ 0 and row sums ``row_sum``.
 
     Each row is projected on the simplex: max(a − θ, 0) with the θ that makes the sum 1 (Duchi et
@@ -192,14 +193,14 @@ def row_stochastic_distance(
     return _distance(nearest, matrices)
 
 
-def flatness(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
+def flatness(matrices: Matrices) -> Values:
     """Participation ratio of σ² over n: 1 if all σ are equal, 1/n for rank one, ½ for large Gaussian A."""
     matrices = square_matrices(matrices, "matrices")
     return spectrum(matrices).participation_ratio / matrices.shape[-1]
 
 
 @own_precision
-def sinusoidal_rows(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
+def sinusoidal_rows(matrices: Matrices) -> Values:
     """:func:`sinusoid_overlap` of the rows, in the mean weighted by their squared norms."""
     matrices = _scaled(matrices)
     held = _held_by_sinusoids(matrices.mT).amax(-2)
@@ -207,9 +208,7 @@ def sinusoidal_rows(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*ba
 
 
 @own_precision
-def sinusoidal_vectors(
-    matrices: Float[Tensor, "*batch n n"], singular_values: Float[Tensor, "n"]
-) -> Float[Tensor, "*batch"]:
+def sinusoidal_vectors(matrices: Matrices, singular_values: Float[Tensor, "n"]) -> Values:
     """:func:`sinusoid_overlap` of the left and right singular vectors, in the mean weighted by σ².
 
     ``singular_values`` are the σ, descending and not all 0, that weight the vectors and group them:
@@ -232,7 +231,7 @@ def sinusoidal_vectors(
 
 
 @own_precision
-def sinusoid_overlap(basis: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch"]:
+def sinusoid_overlap(basis: Float[Tensor, "*batch n k"]) -> Values:
     """How nearly the span of k orthonormal columns is a span of sinusoids: 1 if it is.
 
     For one vector u it is max_f ‖P_f u‖², the largest share of its energy that a·cos(2πft) +

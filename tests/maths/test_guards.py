@@ -1,6 +1,7 @@
 """Wrong arguments: an exception that names the argument, what came, and what is allowed."""
 
 import re
+from itertools import product
 
 import numpy as np
 import pytest
@@ -73,7 +74,7 @@ MATRICES = {
 TENSORS = [
     (HOLE, ValueError, "finite, but 1 of its 16"),
     (GOOD / 0, ValueError, "finite, but 16 of its 16"),
-    (GOOD[:0], ValueError, r"empty.*\(0, 4\)"),
+    (GOOD[:0], ValueError, r"empty.*\(0, 4"),
     (GOOD[0], ValueError, "dimensions"),
     (GOOD.long(), TypeError, "int64"),
     (GOOD.half(), TypeError, "float16"),
@@ -84,8 +85,14 @@ TENSORS = [
 ]
 
 
-@pytest.mark.parametrize(("bad", "error", "said"), TENSORS)
-@pytest.mark.parametrize("name", MATRICES)
+@pytest.mark.parametrize(
+    ("name", "bad", "error", "said"),
+    [
+        (name, *tensor)
+        for name, tensor in product(MATRICES, TENSORS)
+        if name != "truth" or tensor[0] is not None  # there need be none
+    ],
+)
 def test_tensors(name, bad, error, said):
     for call in MATRICES[name]:
         if name in ("inputs", "outputs") and isinstance(bad, torch.Tensor) and bad.ndim == 2:
@@ -94,7 +101,7 @@ def test_tensors(name, bad, error, said):
             call(bad)
 
 
-@pytest.mark.parametrize("name", MATRICES.keys() - {"inputs", "outputs", "matrix", "truth"})
+@pytest.mark.parametrize("name", [*list(MATRICES)[:6], "basis", "U", "W"])
 def test_vmap_is_refused_by_name(name):
     for call in MATRICES[name]:
         with pytest.raises(TypeError, match=f"^{name} must .*leading dimensions .*torch.vmap"):

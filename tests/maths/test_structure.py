@@ -1,5 +1,7 @@
 """Diagnostics against numpy and scipy, on matrices whose structure is known, and against chance."""
 
+from itertools import permutations
+
 import numpy as np
 import pytest
 import scipy.fft
@@ -627,14 +629,26 @@ def correlation_by_loops(inputs, outputs):
 def test_input_dependence_by_its_definition_at_every_scale(shape, scale):
     inputs, outputs = gaussian(*shape), gaussian(*shape, seed=1)
     expected = correlation_by_loops(inputs.numpy(), outputs.numpy())
-    reading = input_dependence(scale * inputs, scale * outputs, draws=60)
+    reading = input_dependence(scale * inputs, scale * outputs, draws=3)
     assert reading.value == pytest.approx(expected, abs=1e-10)
     assert reading.structured == "high"
-    # The null deals the same pairs out anew, so the correlation goes up and down about nothing.
-    null = reading.nulls["regrouped"]
-    assert abs(float(null.mean())) < 4 * float(null.std()) / 60**0.5
-    single = input_dependence(inputs.float(), outputs.float(), draws=60)
+    single = input_dependence(inputs.float(), outputs.float(), draws=3)
     assert single.value == pytest.approx(expected, abs=1e-5)
+
+
+def test_the_null_of_input_dependence_is_a_regrouping_of_the_same_pairs():
+    inputs, outputs = gaussian(2, 3, 4, 2)
+    x, y = (part.mT.flatten(0, 1).numpy() for part in (inputs, outputs))
+    possible = [
+        correlation_by_loops(
+            *(part[list(order)].reshape(3, 2, 4).transpose(0, 2, 1) for part in (x, y))
+        )
+        for order in permutations(range(6))
+    ]
+    assert len(np.unique(np.round(possible, 9))) == 15  # ways to make three pairs of six
+    nulls = input_dependence(inputs, outputs, draws=60).nulls["regrouped"].numpy()
+    assert np.abs(nulls[:, None] - np.array(possible)).min(1).max() < 1e-10
+    assert len(np.unique(nulls.round(9))) > 10
 
 
 @pytest.mark.parametrize("misfit", [torch.clone, torch.tanh, torch.square])
