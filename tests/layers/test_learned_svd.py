@@ -152,7 +152,7 @@ def test_number_of_products(blocks, degree, batch):
 # As a module
 
 
-@pytest.mark.parametrize(("shape", "rank"), [((4, 3), None), ((3, 4), 2), ((2, 3, 2), 1)])
+@pytest.mark.parametrize(("shape", "rank"), [((3, 2), None), ((2, 2, 3), 1)])
 def test_gradients_flow(shape, rank):
     operator = FactorizationOperator(rank, roots=some_roots(2, 2))
 
@@ -204,7 +204,7 @@ def test_excess_error_is_numpys_and_what_the_factors_lose(options):
 def test_more_blocks_lose_less_down_to_rounding():
     X, S = known_matrices(20, 8, seed=12345)
     medians = [
-        float(excess_error(FactorizationOperator(2, roots=torch.zeros(blocks, 3)), X, S).median())
+        excess_error(FactorizationOperator(2, roots=torch.zeros(blocks, 3)), X, S).median().item()
         for blocks in (1, 3, 9, 200)
     ]
     assert medians == sorted(medians, reverse=True)
