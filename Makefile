@@ -27,7 +27,7 @@ help:
 	@echo "make notebooks  execute every notebook again, in place"
 	@echo "make results    make the stored results that are missing or stale, on all cores (about four hours; NAMES=…, DASK=…)"
 	@echo "make bench      time every method against its rivals (about a quarter of an hour)"
-	@echo "make moved      list the numbers that move between one thread and two, against their tolerances"
+	@echo "make elsewhere  unit tests and notebooks as other processors would run them; lists each number that moved"
 	@echo "make clean      remove the built site;  make distclean  remove the environment too"
 
 book: site
@@ -58,10 +58,9 @@ notebooks: environment
 results: environment
 	$(BIN)/python -m experiments $(NAMES) $(if $(DASK),--dask $(DASK))
 
-moved: environment
-	OMP_NUM_THREADS=1 $(BIN)/python tools/moved_numbers.py record _build/moved/one.json
-	OMP_NUM_THREADS=2 $(BIN)/python tools/moved_numbers.py record _build/moved/two.json
-	$(BIN)/python tools/moved_numbers.py compare _build/moved/*.json
+# FILES="notebooks/01_attention_spectrum.ipynb" runs only these.
+elsewhere: environment
+	$(BIN)/python tools/elsewhere.py $(FILES)
 
 # In one process, so that nothing else of ours runs beside what is timed.
 bench: environment

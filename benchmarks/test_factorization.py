@@ -1,4 +1,4 @@
-"""The factorization layer against the note's recipe, two libraries, and LAPACK."""
+"""The factorization layer against the note's recipe, two libraries, and LAPACK; the rows of chapter 2."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from experiments.recipe_ablation import ROWS
+from helpers.data import NOTE_CASES, note_targets
 from helpers.layers import FactorizationLayer, NoteRecipe, fit
 from helpers.maths import gaussian
 
@@ -38,3 +39,10 @@ def test_factorization(measure, size, method):
     """Gaussian matrices, one for each round; each method trains as long as it is meant to."""
     inputs = [(gaussian(size, size, seed=seed), seed) for seed in range(ROUNDS)]
     measure("factorization", method, size, METHODS[method], inputs, lambda found, *_: found)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_ablation(measure, row):
+    """Every row of chapter 2's ablation on the note's targets, a round for each."""
+    inputs = [(note_targets(0)[case], 0) for case in NOTE_CASES]
+    measure("ablation", row, 32, ROWS[row], inputs, lambda found, *_: found.relative_error)

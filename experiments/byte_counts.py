@@ -9,7 +9,6 @@ from torch import Tensor
 from experiments.decoder_seeds import LOSS_WINDOWS
 from experiments.store import Experiment
 from helpers.data import encode, heldout_text, training_text, windows
-from helpers.maths import integer
 from helpers.models import BYTES
 
 CONTEXT = 256
@@ -24,7 +23,6 @@ def ngram_bits(
     P(c|h) = (N(hc) + T(h)·P(c|h′)) / (N(h) + T(h)), with T(h) the number of different bytes seen
     after the history h and h′ the history without its first byte; below the unigram, 1/256.
     """
-    order = integer(order, "order", least=1)
     text = bytes(train_tokens.tolist())
     follow: defaultdict[bytes, Counter[int]] = defaultdict(Counter)
     for size in range(order):

@@ -9,7 +9,6 @@ from torch import Tensor
 from helpers.maths import Spectrum, attention_weights, causal_mask, spectrum, truncate
 from helpers.maths.checks import integer
 from helpers.models import Decoder, Transform, bits_per_byte
-from helpers.models.decoder import check_tokens
 
 
 def ablate(decoder: Decoder, layer: int, head: int) -> Transform:
@@ -69,13 +68,7 @@ class HeadMeasures:
 
 @torch.no_grad()
 def measure_heads(decoder: Decoder, tokens: Int64[Tensor, "batch n"]) -> HeadMeasures:
-    """Rank measures of the causal attention matrices on each row of ``tokens``, n ≥ 2.
-
-    Raises ValueError for n = 1, where a row has no entropy to speak of, else as ``Decoder``.
-    """
-    check_tokens(tokens, decoder.context)
-    if tokens.shape[1] < 2:
-        raise ValueError(f"tokens must have at least 2 columns, not {tokens.shape[1]}")
+    """Rank measures of the causal attention matrices on each row of ``tokens``, n ≥ 2."""
     queries, keys = decoder.queries_keys(tokens)
     weights = attention_weights(
         queries, keys, mask=causal_mask(tokens.shape[1], device=tokens.device)

@@ -22,7 +22,7 @@ from experiments.decoder_measures import (
 )
 from experiments.store import Experiment
 from helpers.data import encode, heldout_text, training_text, windows
-from helpers.maths import generator, integer, integers
+from helpers.maths import generator, integers
 from helpers.models import DECODER_FILE, Decoder, bits_per_byte
 
 STEPS = 1900
@@ -47,11 +47,8 @@ def train(
     Adam (betas 0.9 and 0.95), gradients clipped to norm 1, learning rate rising linearly for 100
     steps (at most a tenth of them) and falling linearly to 0. There is no weight decay, which
     would add a multiple of the random start, of full rank, to every update that is measured.
-    ``seed`` draws the windows. Raises ValueError when ``tokens`` are no more than the context.
+    ``seed`` draws the windows.
     """
-    steps = integer(steps, "steps", least=1)
-    if len(tokens) <= decoder.context:
-        raise ValueError(f"tokens must hold more than {decoder.context} bytes, not {len(tokens)}")
     stream = generator(seed, "batches")
     optimizer = torch.optim.Adam(decoder.parameters(), lr=LEARNING_RATE, betas=(0.9, 0.95))
     warm_up = min(WARM_UP, 1 + steps // 10)

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from experiments.store import Experiment
 from helpers.data import encode, heldout_text, training_text, windows
-from helpers.maths import generator, integer, integers, one_of, orders
+from helpers.maths import generator, integers, orders
 from helpers.models import Decoder, bits_per_byte
 
 SEEDS = 10
@@ -120,11 +120,8 @@ def run(arm: str, seed: int, steps: int = STEPS) -> dict[str, object]:
     """Train one decoder; "losses" held-out bits per byte every EVERY steps, and "parameters".
 
     Adam, learning rate rising over 50 steps and falling linearly to 0; a new optimizer after the
-    pruning, which has new parameters. Raises ValueError for an arm that is not in ARMS, a negative
-    seed and steps below 1.
+    pruning, which has new parameters.
     """
-    one_of(arm, "arm", ARMS)
-    steps = integer(steps, "steps", least=1)
     shape, prune_at, keep = ARMS[arm]
     decoder, (tokens, held_out) = Decoder(seed=seed, **shape), texts()
     stream = generator(seed, "batches")

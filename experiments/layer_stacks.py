@@ -18,7 +18,7 @@ from tqdm import tqdm
 from experiments.store import Experiment
 from helpers.data import encode, heldout_text, training_text
 from helpers.layers import CLASSES, SETTLED, UniversalLayer
-from helpers.maths import generator, hartley, integer, integers, one_of, orders, real_number
+from helpers.maths import generator, hartley, integers, orders
 from helpers.models import BYTES
 
 SEEDS = 10
@@ -113,7 +113,6 @@ class Stack(nn.Module):
         self, task: Task, *, classes: tuple[str, ...] = CLASSES, layers: int = LAYERS, seed: int = 0
     ) -> None:
         super().__init__()
-        layers, seed = integer(layers, "layers", least=1), integer(seed, "seed", least=0)
         n = task.tokens.shape[1]
         with torch.random.fork_rng(devices=[]):
             # torch's own layers draw their start from its global generator
@@ -142,12 +141,7 @@ class Stack(nn.Module):
     def forward(
         self, tokens: Tensor, noise: np.random.Generator | None = None, without: int | None = None
     ) -> Tensor:
-        """Logits per sequence and token; layer ``without`` mixes nothing.
-
-        Raises ValueError unless 0 ≤ ``without`` < layers.
-        """
-        if without is not None:
-            without = integer(without, "without", least=0, most=len(self.mixers) - 1)
+        """Logits per sequence and token; layer ``without`` mixes nothing."""
         x = self.symbols(tokens) + self.places
         for layer, (mixer, mlp) in enumerate(zip(self.mixers, self.mlps, strict=True)):
             if layer != without:
@@ -179,14 +173,8 @@ def train(
     """Train ``stack`` in place by Adam, one-cycle; leaves it in evaluation mode.
 
     An open class of 1000 free parameters costs ``price`` bits of loss; the price rises over the first
-    half. ``seed`` draws batches and noise. Raises ValueError for a negative price or seed, steps or a
-    batch below 1, and rates that aren't positive.
+    half. ``seed`` draws batches and noise.
     """
-    price = real_number(price, "price", least=0)
-    steps, batch = integer(steps, "steps", least=1), integer(batch, "batch", least=1)
-    learning_rate = real_number(learning_rate, "learning_rate", above=0)
-    gate_rate = real_number(gate_rate, "gate_rate", above=0)
-    seed = integer(seed, "seed", least=0)
     gates = [mixer.gate_logits for mixer in stack.mixers]
     held = {id(gate) for gate in gates}
     others = [p for p in stack.parameters() if id(p) not in held]
@@ -219,11 +207,7 @@ def measure(stack: Stack, task: Task, without: int | None = None) -> tuple[float
 
 @cache
 def task_of(name: str, seed: int) -> Task:
-    """A task by name; "…, permuted" for its null, in an order drawn from the same seed.
-
-    Raises ValueError for any other name.
-    """
-    one_of(name, "name", [*TASKS, *(f"{task}, permuted" for task in TASKS), *CONTROLS])
+    """A task by name; "…, permuted" for its null, in an order drawn from the same seed."""
     base, _, permuted = name.partition(", ")
     task = {**TASKS, **CONTROLS}[base](seed)
     return task.permuted(seed) if permuted else task

@@ -19,7 +19,6 @@ def train(seed: int, steps: int = TRAINING_STEPS) -> FactorizationOperator:
     The loss is the mean log excess error; every step draws new matrices and a new first basis.
     Adam 0.03 with a rate falling linearly to 0, from small random roots, gradients clipped to norm 1.
     """
-    steps = integer(steps, "steps", least=1)
     stream = generator(seed, "training of an operator")
     start = 0.5 * uniform(BLOCKS, DEGREE, seed=stream)
     operator = FactorizationOperator(roots=start)

@@ -8,6 +8,8 @@ import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
+import numpy as np
+import scipy
 import torch
 from jaxtyping import Complex128, Float64, Int64
 from torch import Tensor, nn
@@ -15,7 +17,6 @@ from torch import Tensor, nn
 from experiments.store import Experiment
 from helpers.layers.butterfly import Butterfly, learn_blocks, rank_one_bound, rmse
 from helpers.maths import bit_reversal, gaussian, power_of_two, signed_qr
-from helpers.maths.checks import integer
 
 SEEDS = 10
 
@@ -31,20 +32,14 @@ class Goal:
 
 def dft(n: int, seed: int = 0) -> Goal:
     """The unitary DFT, exp(−2πi·jk/n)/√n, after a bit reversal."""
-    n = power_of_two(n)
-    turns = torch.outer(torch.arange(n), torch.arange(n)) % n
-    angle = -2 * math.pi * turns.double() / n
-    matrix = torch.polar(torch.full_like(angle, 1 / math.sqrt(n)), angle)
-    return Goal(matrix, {"input_order": bit_reversal(n)})
+    matrix = scipy.fft.fft(np.eye(n), axis=0, norm="ortho")
+    return Goal(torch.from_numpy(matrix), {"input_order": bit_reversal(n)})
 
 
 def hadamard(n: int, seed: int = 0) -> Goal:
     """Sylvester's Hadamard matrix over √n. It needs no permutation."""
-    n = power_of_two(n)
-    matrix = torch.ones(1, 1, dtype=torch.float64)
-    while len(matrix) < n:
-        matrix = torch.cat([torch.cat([matrix, matrix], 1), torch.cat([matrix, -matrix], 1)])
-    return Goal(matrix / math.sqrt(n), {})
+    matrix = scipy.linalg.hadamard(n, dtype=float)
+    return Goal(torch.from_numpy(matrix) / math.sqrt(n), {})
 
 
 def cosine(n: int, seed: int = 0) -> Goal:
@@ -53,31 +48,26 @@ def cosine(n: int, seed: int = 0) -> Goal:
     The even places in order, then the odd ones backwards, go through a DFT; a phase per row and the
     real part give the DCT.
     """
-    n = power_of_two(n)
-    k, j = torch.meshgrid(torch.arange(n), torch.arange(n), indexing="ij")
-    matrix = torch.cos(math.pi * ((2 * j + 1) * k % (4 * n)).double() / (2 * n)) * math.sqrt(2 / n)
-    matrix[0] /= math.sqrt(2)
+    matrix = scipy.fft.dct(np.eye(n), axis=0, norm="ortho")
     order = torch.cat([torch.arange(0, n, 2), torch.arange(1, n, 2).flip(0)])
-    return Goal(matrix, {"input_order": order[bit_reversal(n)], "real": True})
+    form = {"input_order": order[bit_reversal(n)], "real": True}
+    return Goal(torch.from_numpy(matrix), form)
 
 
 def circular_convolution(n: int, seed: int = 0) -> Goal:
     """A random circulant matrix of norm √n, as Fᴴ·diag·F: 2L factors with the diagonal inside one of them."""
-    n = power_of_two(n)
+    levels = power_of_two(n).bit_length() - 1
     first = gaussian(n, seed=seed, stream="circular convolution")
-    matrix = torch.stack([first.roll(shift) for shift in range(n)], 1)
-    strides = [2**level for level in range(power_of_two(n).bit_length() - 1)]
+    matrix = torch.from_numpy(scipy.linalg.circulant(first)) / first.norm()
+    strides = [2**level for level in range(levels)]
     orders = {"input_order": bit_reversal(n), "output_order": bit_reversal(n)}
-    return Goal(matrix / first.norm(), {"strides": (*strides, *strides[::-1]), **orders})
+    return Goal(matrix, {"strides": (*strides, *strides[::-1]), **orders})
 
 
 def random_orthogonal(n: int, seed: int = 0) -> Goal:
     """The negative control: a uniformly distributed orthogonal matrix."""
-    n = power_of_two(n)
-    return Goal(
-        signed_qr(gaussian(n, n, seed=seed, stream="random orthogonal")),
-        {"input_order": bit_reversal(n)},
-    )
+    matrix = signed_qr(gaussian(n, n, seed=seed, stream="random orthogonal"))
+    return Goal(matrix, {"input_order": bit_reversal(n)})
 
 
 GOALS: dict[str, Callable[[int, int], Goal]] = {
@@ -112,7 +102,6 @@ class SoftPermutation(nn.Module):
     def __init__(self, n: int, *, copies: int, seed: int = 0) -> None:
         super().__init__()
         levels = power_of_two(n).bit_length() - 2
-        copies = integer(copies, "copies", least=1)
         draw = gaussian(copies, levels, 3, seed=seed, stream="soft permutation")
         self.logits = nn.Parameter(draw / 2)
 

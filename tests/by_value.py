@@ -3,9 +3,10 @@
 Other processors use other kernels, so last digits differ. What is compared, and nothing is masked:
 
 - text exactly, but for the spaces that pad a number;
-- a number in a text within one unit of its last printed digit; where the output states a tolerance
-  (``claims.bind`` and ``claims.judge`` in the metadata, a table's cell or a card as the attribute
-  ``data-tolerance``), within that and the unit that rounding can add;
+- a number in a text within one unit of its last printed digit, but a lone digit, which is a count,
+  exactly; where the output states a tolerance (``claims.bind`` and ``claims.judge`` in the metadata,
+  a table's cell or a card as the attribute ``data-tolerance``), within that and the unit that
+  rounding can add;
 - a figure by the data that it carries (``figures.figure_data``), not by its drawing: a point may
   move by the share of its axis that the data state.
 
@@ -22,7 +23,7 @@ from collections.abc import Container, Iterator
 from dataclasses import asdict, dataclass
 
 import pytest
-from nbval.plugin import IPyNbCell, transform_streams_for_comparison
+from nbval.plugin import IPyNbCell
 
 SHADES = 64  # figures.HEAT_COLOURS; an import here would come before the hook of tests/conftest.py
 SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
@@ -68,27 +69,37 @@ def number(match: re.Match[str]) -> tuple[float, float]:
     return sign * value, 10.0 ** (int(power) - len(match["decimals"] or ""))
 
 
-def last_digit(text: str) -> float:
-    """One unit of the last printed digit of the first number in ``text``, percents as shares."""
-    match = NUMBER.search(text)
-    return number(match)[1] / (100 if match["percent"] else 1) if match else 0.0
+def allowed_move(match: re.Match[str], tolerance: float | None) -> float:
+    """How far a printed number may move; ``tolerance`` is of the number before it was printed."""
+    unit = number(match)[1]
+    if tolerance is None:
+        return 0.0 if re.fullmatch(r"[-−+]?\d", match[0].strip()) else unit
+    scaled = tolerance * (100 if match["percent"] else 1)
+    # Two rounded numbers can differ by one unit more than what they were before.
+    return scaled + unit if scaled else 0.0
 
 
 def text_pairs(where: str, was: str, now: str, tolerance: float | None = None) -> Iterator[Pair]:
     """The numbers of a text one by one; the text itself if something else differs."""
-    old, new = list(NUMBER.finditer(was)), list(NUMBER.finditer(now))
     if NUMBER.sub("#", was) != NUMBER.sub("#", now):
         yield Pair(where, *_first_difference(was, now), math.inf, 0)
         return
     within = [(match.span(), float(match[2])) for match in TOLERANT.finditer(was)]
-    for a, b in zip(old, new, strict=True):
-        (value, unit), (value_now, _) = number(a), number(b)
+    for a, b in zip(NUMBER.finditer(was), NUMBER.finditer(now), strict=True):
         stated = next((t for (start, end), t in within if start <= a.start() < end), tolerance)
-        scaled = None if stated is None else stated * (100 if a["percent"] else 1)
-        # Two rounded numbers can differ by one unit more than what they were before.
-        allowed = unit if scaled is None else scaled + unit if scaled else 0
+        moved = abs(number(b)[0] - number(a)[0])
         place = f"{where}, in “…{was[max(0, a.start() - 30) : a.end() + 10]}…”".replace("\n", " ")
-        yield Pair(place, a["number"], b["number"], abs(value_now - value), allowed)
+        yield Pair(place, a["number"], b["number"], moved, allowed_move(a, stated))
+
+
+def value_pair(where: str, printed: str, about: dict, about_now: dict) -> Pair:
+    """What ``claims.bind`` has bound, before it was printed."""
+    was, now = about["value"], about_now["value"]
+    allowed = about.get("tolerance")
+    if allowed is None:
+        match = NUMBER.search(printed)
+        allowed = number(match)[1] / (100 if match["percent"] else 1)
+    return Pair(where, was, now, abs(now - was), allowed)
 
 
 def _first_difference(was: str, now: str) -> tuple[str, str]:
@@ -151,9 +162,10 @@ SHARES = {"places": (_places, 0.001), "limits": (_limits, 0), "shades": (_shades
 def values(outputs: list[dict]) -> dict[str, list[tuple[str, dict]]]:
     """Kind of value → values in their order, each with the metadata of its output."""
     found = defaultdict(list)
-    for output in transform_streams_for_comparison(outputs):
+    for output in outputs:
         metadata = output.get("metadata", {})
-        for kind, value in output.get("data", output).items():
+        stream = {output["name"]: output["text"]} if output["output_type"] == "stream" else output
+        for kind, value in output.get("data", stream).items():
             if "figure" in metadata:
                 value = re.sub("<svg.*?</svg>", "<svg/>", value, flags=re.DOTALL)
             found[kind].append((str(value), metadata))
@@ -178,9 +190,7 @@ def pairs(was: list[dict], now: list[dict], skipped: Container[str] = ()) -> Ite
             if kind == "text/html":
                 yield from figure_pairs(name, *(m.get("figure", []) for m in (about, about_now)))
             if "value" in about and "value" in about_now:
-                allowed = about.get("tolerance", last_digit(a))
-                moved = abs(about_now["value"] - about["value"])
-                yield Pair(name, about["value"], about_now["value"], moved, allowed)
+                yield value_pair(name, a, about, about_now)
 
 
 def compare_outputs(

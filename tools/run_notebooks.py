@@ -18,7 +18,10 @@ import sys
 import time
 from pathlib import Path
 
+import ipykernel.kernelspec
 import nbformat
+from jupyter_client import AsyncKernelManager
+from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 from nbformat import NotebookNode
@@ -29,7 +32,15 @@ CELL_TIMEOUT = 600  # seconds
 
 
 def all_notebooks() -> list[Path]:
-    return [*sorted((ROOT / "notebooks").glob("*.ipynb")), *sorted((ROOT / "book").glob("*.ipynb"))]
+    folders = (ROOT / "notebooks", ROOT / "notebooks" / "evidence", ROOT / "book")
+    return [path for folder in folders for path in sorted(folder.glob("*.ipynb"))]
+
+
+class ThisInterpreter(KernelSpecManager):
+    """Whatever a kernel's name stands for elsewhere: here it is the Python that runs this tool."""
+
+    def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
+        return KernelSpec(**ipykernel.kernelspec.get_kernel_dict())
 
 
 def execute(notebook: NotebookNode, folder: Path) -> None:
@@ -37,8 +48,8 @@ def execute(notebook: NotebookNode, folder: Path) -> None:
     notebook.metadata.pop("widgets", None)
     NotebookClient(
         notebook,
+        km=AsyncKernelManager(kernel_spec_manager=ThisInterpreter()),
         timeout=CELL_TIMEOUT,
-        kernel_name="python3",
         resources={"metadata": {"path": str(folder)}},
         store_widget_state=True,
         record_timing=False,
@@ -90,7 +101,7 @@ def main() -> None:
     paths = parser.parse_args().notebooks or all_notebooks()
     if missing := [str(path) for path in paths if not path.is_file()]:
         parser.error(f"no such notebook: {', '.join(missing)}")
-    os.environ["OMP_NUM_THREADS"] = "1"
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
     for path in paths:
         started = time.perf_counter()
         try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-import sys
 import unicodedata
 from html import escape, unescape
 from pathlib import Path
@@ -18,9 +17,6 @@ from sphinx.application import Sphinx
 from sphinx.config import Config
 from sphinx.errors import ExtensionError
 from sphinx.search.en import SearchEnglish
-
-ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT))  # experiments are described, but not installed
 
 # The theme reads a reader's choice of light or dark from the storage.  Without a choice it is the system's, known
 # before the first paint.  In a frame without an origin of its own there is no storage, and the theme would throw.

@@ -8,6 +8,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import scipy.linalg
 import torch
 from jaxtyping import Float64
 from torch import Tensor
@@ -64,15 +66,10 @@ class Case:
     def split(self, samples: int) -> tuple["Case", "Case"]:
         """The first ``samples`` samples and the rest, of the same operator."""
         samples = integer(samples, "samples", least=1, most=len(self.inputs) - 1)
-        return tuple(
-            replace(
-                self,
-                inputs=self.inputs[part],
-                outputs=self.outputs[part],
-                clean=self.clean[part],
-            )
-            for part in (slice(samples), slice(samples, None))
-        )
+        columns = {name: getattr(self, name) for name in ("inputs", "outputs", "clean")}
+        first = {name: part[:samples] for name, part in columns.items()}
+        rest = {name: part[samples:] for name, part in columns.items()}
+        return replace(self, **first), replace(self, **rest)
 
 
 def low_rank(
@@ -113,17 +110,19 @@ def convolution(
     at most n, not all zero; otherwise ValueError. For the rest see :func:`low_rank`.
     """
     n = integer(n, "n", least=4)
-    if isinstance(kernel, str) or not hasattr(kernel, "__len__"):
+    if isinstance(kernel, str) or not isinstance(kernel, Sequence):
         raise TypeError(f"kernel must be a sequence of numbers, not {kernel!r}")
-    taps = [real_number(tap, "kernel") for tap in kernel]
+    taps = tuple(real_number(tap, "kernel") for tap in kernel)
     if len(taps) % 2 == 0 or len(taps) > n or not any(taps):
         raise ValueError(f"kernel must have an odd number of taps, at most n, not {kernel!r}")
-    operator = torch.zeros(n, n, dtype=torch.float64)
-    for shift, tap in enumerate(taps, start=-(len(taps) // 2)):
-        ones = torch.eye(n, dtype=torch.float64).roll(shift, 0)
-        operator += tap * (ones if circular else ones.tril(-shift).triu(-shift))
-    kind = "circular" if circular else "zero-padded"
-    return _fixed(operator, f"{kind} convolution by {tuple(taps)}", samples, noise, seed, width)
+    middle = len(taps) // 2
+    if circular:
+        matrix = scipy.linalg.circulant(np.roll(np.pad(taps, (0, n - len(taps))), -middle))
+    else:
+        halves = (taps[middle:], taps[middle::-1])  # the first column and the first row
+        matrix = scipy.linalg.toeplitz(*(np.pad(half, (0, n - middle - 1)) for half in halves))
+    description = f"{'circular' if circular else 'zero-padded'} convolution by {taps}"
+    return _fixed(torch.from_numpy(matrix), description, samples, noise, seed, width)
 
 
 def fourier(

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from helpers.maths.checks import integer, one_of
+from helpers.maths.checks import integer, one_of, unicode_text
 from helpers.maths.draws import integers
 
 TEXT_KINDS = ("prose", "code", "repeated", "random tokens")
@@ -54,17 +54,15 @@ def random_word_pieces(count: int, *, seed: int) -> Int64[Tensor, "count"]:
 
 def first_sentence(prose: str) -> str:
     """The first whole sentence of 60 to 140 characters; ValueError if there is none."""
-    match = _SENTENCE.search(" ".join(prose.split()))
+    match = _SENTENCE.search(" ".join(unicode_text(prose, "prose").split()))
     if match is None:
         raise ValueError(f"prose must hold a sentence of 60 to 140 characters: {prose[:60]!r}…")
     return match.group()
 
 
 def encode(text: str) -> Int64[Tensor, "bytes"]:
-    """The UTF-8 bytes of ``text`` as token ids; ValueError if it is empty."""
-    if not isinstance(text, str):
-        raise TypeError(f"text must be a string, not {type(text).__name__}")
-    if not text:
+    """The UTF-8 bytes of ``text`` as token ids; ValueError if it is empty or no Unicode text."""
+    if not unicode_text(text, "text"):
         raise ValueError("text must hold at least one character, but it is empty")
     return torch.tensor(list(text.encode()))
 

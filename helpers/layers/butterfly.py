@@ -2,15 +2,18 @@
 
 import math
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 from jaxtyping import Complex, Complex128, Float64, Int64
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from helpers.layers.fitting import matching, one_cycle, unit_of, with_gradients
 from helpers.maths.checks import integer, real_number
 from helpers.maths.draws import Seed, gaussian, generator, orders
 from helpers.maths.matrices import power_of_two
+
+Blocks = Complex[Tensor, "*copies levels pairs 2 2"]
 
 
 class Butterfly(nn.Module):
@@ -41,8 +44,8 @@ class Butterfly(nn.Module):
         dtype: torch.dtype = torch.complex128,
     ) -> None:
         super().__init__()
-        self.n, levels = power_of_two(n), power_of_two(n).bit_length() - 1
-        allowed = tuple(2**level for level in range(levels))
+        self.n = power_of_two(n)
+        allowed = tuple(2**level for level in range(self.n.bit_length() - 1))
         self.strides = allowed if strides is None else tuple(strides)
         if not self.strides or not set(self.strides) <= set(allowed):
             raise ValueError(f"strides must be taken from {allowed}, not {self.strides}")
@@ -81,6 +84,17 @@ class Butterfly(nn.Module):
     def _identity(self, dtype: torch.dtype) -> Tensor:
         return torch.eye(self.n, dtype=dtype, device=self.blocks.device)
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> nn.Module:
+        """What ``.to``, ``.float()`` and the like do, to pairs of real numbers: the blocks stay complex."""
+
+        def on_pairs(tensor: Tensor) -> Tensor:
+            pairs = fn(torch.view_as_real(tensor)) if tensor.is_complex() else None
+            if pairs is None or pairs.is_complex():  # no blocks, or a complex dtype was asked for
+                return fn(tensor)
+            return torch.view_as_complex(pairs)
+
+        return super()._apply(on_pairs, recurse)
+
     @property
     def multiplications(self) -> int:
         """Complex multiplications for one vector: 2n for each factor, against n² for the matrix."""
@@ -111,36 +125,27 @@ def cooley_tukey(n: int) -> Complex128[Tensor, "levels pairs 2 2"]:
     for level in range(power_of_two(n).bit_length() - 1):
         stride = 2**level
         angle = -math.pi * (torch.arange(n // 2, dtype=torch.float64) % stride) / stride
-        w, one = (
-            torch.polar(torch.ones_like(angle), angle),
-            torch.ones(n // 2, dtype=torch.complex128),
-        )
+        one = torch.ones_like(angle)
+        w = torch.polar(one, angle)
         factors.append(torch.stack([one, w, one, -w], -1).unflatten(-1, (2, 2)) / math.sqrt(2))
     return torch.stack(factors)
 
 
-def normalised(
-    blocks: Complex[Tensor, "*copies levels pairs 2 2"], strides: Sequence[int]
-) -> Complex[Tensor, "*copies levels pairs 2 2"]:
+def normalised(blocks: Blocks, strides: Sequence[int]) -> Blocks:
     """The same product with the first entry of each row equal to 1 in every factor but the last.
 
     B_{k+1}B_k = (B_{k+1}D)(D⁻¹B_k) for any diagonal D: the scalings move into the next factor.
     For strides 1, 2, …, n/2 nothing else can vary (Le et al. 2022), unless a block entry is zero.
     """
-    n = 2 * blocks.shape[-3]
-    factors, scale = [], torch.ones(*blocks.shape[:-4], n, 1, dtype=blocks.dtype)
-    for k, stride in enumerate(strides):
-        columns = scale.unflatten(-2, (-1, 2, stride))[..., 0]  # (…, group, which, place)
-        columns = columns.movedim(-1, -2).flatten(-3, -2)[..., None, :]  # (…, pair, 1, column)
-        block = blocks[..., k, :, :, :] * columns
-        if k < len(strides) - 1:
-            rows = block[..., :1]
-            block = block / rows
-            # back to places: (…, group, place, which) → (…, group, which, place)
-            rows = rows[..., 0].unflatten(-2, (-1, stride)).movedim(-1, -2)
-            scale = rows.flatten(-3, -1)[..., None]
-        factors.append(block)
-    return torch.stack(factors, -4)
+    blocks = list(blocks.unbind(-4))
+    for k, (stride, following) in enumerate(pairwise(strides)):
+        first = blocks[k][..., 0]  # (…, pair, row)
+        blocks[k] = blocks[k] / first[..., None]
+        # From the pairs to the n places, and on to the pairs of the next factor.
+        scale = first.unflatten(-2, (-1, stride)).mT.flatten(-3)
+        scale = scale.unflatten(-1, (-1, 2, following)).mT.flatten(-3, -2)
+        blocks[k + 1] = blocks[k + 1] * scale[..., None, :]
+    return torch.stack(blocks, -4)
 
 
 def rank_one_bound(matrix: Tensor, input_order: Int64[Tensor, "n"]) -> float:
@@ -153,9 +158,9 @@ def rank_one_bound(matrix: Tensor, input_order: Int64[Tensor, "n"]) -> float:
     matrix, which every product with a zero factor equals.
     """
     n = power_of_two(len(matrix))
-    if not matrix.any():
+    columns = (matrix / unit_of(matrix))[:, input_order]
+    if not columns.any():
         return 0.0
-    columns = matrix[:, input_order]
     lost = []
     for level in range(1, n.bit_length() - 1):
         parts = columns.unflatten(0, (-1, 2**level)).unflatten(-1, (-1, 2**level))
@@ -164,6 +169,7 @@ def rank_one_bound(matrix: Tensor, input_order: Int64[Tensor, "n"]) -> float:
     return math.sqrt(max(lost, default=0.0))
 
 
+@with_gradients
 def learn_blocks(
     layer: Butterfly,
     target: Tensor,
@@ -184,40 +190,34 @@ def learn_blocks(
     columns of the identity, drawn from ``seed``, and the RMSE is estimated from them. A ``permutation``
     is trained too and goes first. ``watch`` is called with the step and the layer before every step.
 
-    Raises ValueError for a target of another shape than (n, n), and for steps, learning_rate and columns
-    that are not positive.
+    Raises ValueError for a target that is not finite or of another shape than (n, n), and for steps,
+    learning_rate and columns that are not positive.
     """
-    n = layer.n
-    if target.shape != (n, n):
-        raise ValueError(f"target must have shape {(n, n)}, not {tuple(target.shape)}")
+    n, target = layer.n, torch.as_tensor(target).detach().clone().to(layer.blocks.device)
+    matching(target, "target", target.dtype, (n, n))
     if not torch.isfinite(target).all():
         raise ValueError("target must be finite")
     steps = integer(steps, "steps", least=1)
     learning_rate = real_number(learning_rate, "learning_rate", above=0)
-    groups = [{"params": [layer.blocks], "lr": learning_rate}]
-    if permutation is not None:
-        groups.append({"params": [permutation.logits], "lr": learning_rate / 2})
-    optimizer = torch.optim.Adam(groups)
-    rates = [group["lr"] for group in groups]
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)
-    identity = torch.eye(n, dtype=layer.blocks.real.dtype, device=layer.blocks.device)
-    chosen = torch.arange(n)
     count = n if columns is None else integer(columns, "columns", least=1, most=n)
-    stream = generator(seed, "columns")
+    identity, stream = layer._identity(layer.blocks.real.dtype), generator(seed, "columns")
     history = []
-    for step in tqdm(range(steps), "butterfly", disable=not progress, delay=5, leave=False):
+
+    def loss(step: int) -> Tensor:
         if watch:
             watch(step, layer)
-        if count < n:
-            chosen = orders(n, seed=stream)[:count]
-        optimizer.zero_grad()
+        chosen = orders(n, seed=stream)[:count] if count < n else torch.arange(n)
         x = identity[:, chosen]
         difference = layer(x if permutation is None else permutation(x)) - target[:, chosen]
         mean_square = difference.abs().square().mean((-2, -1))
-        (n * mean_square.sum()).backward()
-        optimizer.step()
-        schedule.step()
         history.append(mean_square.detach().sqrt())
+        return n * mean_square.sum()
+
+    parts, rates = [[layer.blocks]], [learning_rate]
+    if permutation is not None:
+        parts.append([permutation.logits])
+        rates.append(learning_rate / 2)
+    one_cycle(parts, rates, loss, steps=steps, name="butterfly", progress=progress)
     return torch.stack(history)
 
 

@@ -13,7 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from helpers.maths.checks import integer, real_number, real_tensor
+from helpers.layers.fitting import full_precision, matching
+from helpers.maths.checks import integer, one_of, real_number, real_tensor
 from helpers.maths.draws import Seed, gaussian, generator
 from helpers.maths.orthogonal import MAPS, SQUARE, signed_qr
 
@@ -33,9 +34,16 @@ class Factors:
     S: Float[Tensor, "*batch r"]
     V: Float[Tensor, "*batch n r"]
 
+    @full_precision
     def matrix(self) -> Float[Tensor, "*batch m n"]:
         """U diag(S) Vᵀ."""
         return (self.U * self.S[..., None, :]) @ self.V.mT
+
+    @classmethod
+    def signed(cls, U: Tensor, diagonal: Tensor, V: Tensor) -> "Factors":
+        """U diag(d) Vᵀ with the signs of d moved into U."""
+        signs = torch.where(diagonal < 0, -1.0, 1.0).to(U.dtype)
+        return cls(U * signs[..., None, :], diagonal.abs(), V)
 
     def relative_error(self, target: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch"]:
         """‖X − U diag(S) Vᵀ‖_F / ‖X‖_F, and 0 for an exactly reproduced zero matrix."""
@@ -83,43 +91,40 @@ class FactorizationLayer(nn.Module):
         start: float | None = None,
         seed: Seed = 0,
         dtype: torch.dtype = torch.float64,
-        device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
         rows, columns = integer(rows, "rows", least=1), integer(columns, "columns", least=1)
         smaller = min(rows, columns)
         self.rank = smaller if rank is None else integer(rank, "rank", least=1, most=smaller)
-        for name, value, allowed in (
-            ("orthogonal", orthogonal, MAPS),
-            ("sigma", sigma, SIGMAS),
-            ("dtype", dtype, (torch.float32, torch.float64)),
-        ):
-            if value not in tuple(allowed):
-                raise ValueError(f"{name} must be one of {tuple(allowed)}, not {value!r}")
-        self.orthogonal, self.sigma = orthogonal, sigma
+        if dtype not in (torch.float32, torch.float64):
+            raise ValueError(f"dtype must be one of (torch.float32, torch.float64), not {dtype!r}")
+        self.orthogonal, self.sigma = (
+            one_of(orthogonal, "orthogonal", MAPS),
+            one_of(sigma, "sigma", SIGMAS),
+        )
+        start = None if start is None else real_number(start, "start", above=0)
         stream = generator(seed, "factorization layer")
 
-        def parameter(size: int, square: bool = False) -> nn.Parameter:
-            shape = (size, size if square else self.rank)
-            draw = gaussian(*shape, seed=stream) * (start or 1 / math.sqrt(size))
-            return nn.Parameter(draw.to(device=device, dtype=dtype))
+        def parameter(*shape: int, deviation: float = 1.0) -> nn.Parameter:
+            draw = deviation * gaussian(*shape, seed=stream)
+            return nn.Parameter(draw.to(dtype))
 
-        if start is not None:
-            start = real_number(start, "start", above=0)
-        self.left = parameter(rows, orthogonal in SQUARE)
-        middle = gaussian(self.rank, seed=stream)
-        self.middle = nn.Parameter(middle.to(device=device, dtype=dtype))
-        self.right = parameter(columns, orthogonal in SQUARE)
+        def side(size: int) -> nn.Parameter:
+            width = size if orthogonal in SQUARE else self.rank
+            return parameter(size, width, deviation=start or 1 / math.sqrt(size))
+
+        self.left = side(rows)
+        self.middle = parameter(self.rank)
+        self.right = side(columns)
 
     def forward(self) -> Factors:
         """The factors, differentiable in the parameters."""
         U, V = self.orthonormal()
         if self.sigma == "softplus":
             return Factors(U, nn.functional.softplus(self.middle), V)
-        S = self.middle.abs()
-        if self.sigma == "free":
-            U = U * torch.where(self.middle < 0, -1.0, 1.0).to(U.dtype)
-        return Factors(U, S, V)
+        if self.sigma == "absolute":
+            return Factors(U, self.middle.abs(), V)
+        return Factors.signed(U, self.middle, V)
 
     def orthonormal(self) -> tuple[Float[Tensor, "m r"], Float[Tensor, "n r"]]:
         """U and V without the signs of S."""
@@ -131,6 +136,7 @@ class FactorizationLayer(nn.Module):
         return f"{rows}, {columns}, rank={self.rank}, orthogonal={self.orthogonal!r}, sigma={self.sigma!r}"
 
 
+@full_precision
 def fit(
     layer: FactorizationLayer,
     target: Float[Tensor, "m n"],
@@ -221,9 +227,7 @@ def checked_target(layer: FactorizationLayer, target: Tensor) -> Tensor:
     if not isinstance(layer, FactorizationLayer):
         raise TypeError(f"layer must be a FactorizationLayer, not {type(layer).__name__}")
     real_tensor(target, "target", least_dims=2)
-    shape = (layer.left.shape[0], layer.right.shape[0])
-    if tuple(target.shape) != shape:
-        raise ValueError(f"target must have the layer's shape {shape}, not {tuple(target.shape)}")
+    matching(target, "target", target.dtype, (len(layer.left), len(layer.right)))
     if target.dtype == torch.float64 and layer.middle.dtype == torch.float32:
         raise TypeError("target must be float32 for a float32 layer, not torch.float64")
     if not torch.isfinite(frobenius_norm(target)):

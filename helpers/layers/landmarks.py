@@ -7,25 +7,25 @@ Notation: queries Q (m×d), keys K (n×d), values V (n×w), A = softmax(s·QKᵀ
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
-from tqdm import tqdm
 
+from helpers.layers.fitting import full_precision, matching, one_cycle, rms, unit_of, with_gradients
 from helpers.maths.attention import attention_weights
 from helpers.maths.checks import integer, one_of, real_number, real_tensor
 from helpers.maths.draws import gaussian, generator, integers
 from helpers.maths.orthogonal import signed_qr
 from helpers.maths.spectrum import truncate
 
-TINY = 1e-30
 RIDGE = 1e-8
 """Of the mean squared weight: what keeps the least-squares values finite."""
+HEAD = (-2, -1)  # the axes of one head
 CUTOFF = torch.finfo(torch.float32).eps
 """Machine epsilon of single precision. Times the larger side of a matrix and its σ₁ it is the default rank
 tolerance of ``torch.linalg.lstsq``."""
@@ -48,24 +48,25 @@ class Landmarks:
         e, d = self.keys.shape[-2:]
         return e * (d + self.values.shape[-1] + 1)
 
+    @full_precision
     def attend(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m w"]:
-        """The outputs for ``queries``, in time and memory proportional to m·e."""
+        """The outputs for ``queries``, in time and memory proportional to m·e.
+
+        Raises ValueError for another width or dtype than the keys' and heads that don't broadcast with theirs.
+        """
+        *heads, m, _ = real_tensor(queries, "queries", least_dims=2).shape
+        own, d = self.keys.shape[:-2], self.keys.shape[-1]
+        pairs = zip(reversed(heads), reversed(own), strict=False)
+        broadcast = all(a == b or 1 in (a, b) for a, b in pairs)
+        right = (*(heads if broadcast else own), m, d)
+        matching(queries, "queries", self.keys.dtype, right)
+        return self.at(queries)
+
+    def at(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m w"]:
         return self.weights(queries) @ self.values
 
     def weights(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m e"]:
         """softmax(s·qK̂ᵀ + b), or the exponential without the normalisation."""
-        real_tensor(queries, "queries", least_dims=2)
-        if queries.shape[-1] != self.keys.shape[-1]:
-            raise ValueError(
-                f"queries must have width {self.keys.shape[-1]}, not {queries.shape[-1]}"
-            )
-        if queries.dtype != self.keys.dtype:
-            raise TypeError(f"queries must have dtype {self.keys.dtype}, not {queries.dtype}")
-        try:
-            torch.broadcast_shapes(queries.shape[:-2], self.keys.shape[:-2])
-        except RuntimeError as error:
-            shapes = f"{tuple(queries.shape[:-2])} and {tuple(self.keys.shape[:-2])}"
-            raise ValueError(f"queries must broadcast with the heads, not {shapes}") from error
         logits = self.scale * queries @ self.keys.mT + self.bias[..., None, :]
         return torch.softmax(logits, dim=-1) if self.normalised else logits.exp()
 
@@ -83,9 +84,7 @@ class Seen:
     def attend(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m w"]:
         """The stored outputs. Raises ValueError for any other queries than those it was given."""
         if queries.shape != self.queries.shape or not torch.equal(queries, self.queries):
-            raise ValueError(
-                f"queries must be those that {self.name!r} was given; it can't serve new ones"
-            )
+            raise ValueError(f"queries must be those that {self.name!r} was given")
         return self.outputs
 
 
@@ -103,13 +102,12 @@ class Problem:
     rank: int
     seed: int
     scale: float
-    mask: Bool[Tensor, "*mask_batch m_or_1 n"] | None
     progress: bool
 
     @cached_property
     def weights(self) -> Float[Tensor, "*batch m n"]:
         """A."""
-        return attention_weights(self.queries, self.keys, mask=self.mask, scale=self.scale)
+        return attention_weights(self.queries, self.keys, scale=self.scale)
 
     @cached_property
     def outputs(self) -> Float[Tensor, "*batch m w"]:
@@ -130,6 +128,7 @@ class Problem:
         return Seen(self.method, self.queries, outputs, parameters)
 
 
+@full_precision
 def compress(
     method: str,
     queries: Float[Tensor, "*batch m d"],
@@ -139,7 +138,6 @@ def compress(
     *,
     seed: int = 0,
     scale: float | None = None,
-    mask: Bool[Tensor, "*mask_batch m_or_1 n"] | None = None,
     progress: bool = True,
     **options: object,
 ) -> Compression:
@@ -150,54 +148,37 @@ def compress(
     axes are heads, treated alike and independently. ``options`` go to the method ("learned" has
     some). The result has ``attend(queries)``, ``parameters`` and ``name``.
 
-    Raises ValueError for an unknown method, a rank outside 1 … n, different widths or batches,
-    a zero or non-finite row of queries or keys, non-finite values, and a mask for a method outside
-    ORACLES: landmarks mix all keys, and no mask of single keys applies to them. TypeError for
-    tensors that are not real floating point or differ in dtype.
+    Raises ValueError for an unknown method, a rank outside 1 … n, different widths, batches or dtypes,
+    a zero or non-finite row of queries or keys and non-finite values; TypeError for tensors that are
+    not real floating point.
     """
     one_of(method, "method", METHODS)
     for name, tensor in (("keys", keys), ("queries", queries), ("values", values)):
         real_tensor(tensor, name, least_dims=2)
-        if tensor.dtype != keys.dtype:
-            raise TypeError(
-                f"{name} must share the dtype of keys, but they are {tensor.dtype} and {keys.dtype}"
-            )
-        if tensor.shape[:-2] != keys.shape[:-2]:
-            raise ValueError(
-                f"{name} must share the leading axes of keys, but they are "
-                f"{tuple(tensor.shape)} and {tuple(keys.shape)}"
-            )
-    if queries.shape[-1] != keys.shape[-1]:
-        raise ValueError(
-            f"queries and keys must have the same width, not {queries.shape[-1]} and {keys.shape[-1]}"
-        )
-    if values.shape[-2] != keys.shape[-2]:
-        raise ValueError(f"values must have one row per key, not {values.shape[-2]}")
+    *heads, n, d = keys.shape
+    matching(queries, "queries", keys.dtype, (*heads, queries.shape[-2], d))
+    matching(values, "values", keys.dtype, (*heads, n, values.shape[-1]))
     for name, tensor in (("queries", queries), ("keys", keys)):
         if zero := int((tensor == 0).all(-1).sum()):
             raise ValueError(f"{name} must have no zero row, but {zero} are zero")
-    if mask is not None and method not in ORACLES:
-        raise ValueError(f"mask must be None for {method!r}; only {ORACLES} can serve one")
-    rank = integer(rank, "rank", least=1, most=keys.shape[-2])
+    rank = integer(rank, "rank", least=1, most=n)
     seed = integer(seed, "seed", least=0)
-    scale = 1 / math.sqrt(keys.shape[-1]) if scale is None else scale
-    scale = real_number(scale, "scale", above=0)
-    problem = Problem(method, queries, keys, values, rank, seed, scale, mask, progress)
+    scale = 1 / math.sqrt(d) if scale is None else real_number(scale, "scale", above=0)
+    problem = Problem(method, queries, keys, values, rank, seed, scale, progress)
     return METHODS[method](problem, **options)
 
 
 def constant(problem: Problem) -> Landmarks:
     """The mean output for every query: the baseline that has to be beaten."""
-    return problem.landmarks(
-        torch.zeros_like(problem.keys[..., :1, :]), problem.outputs.mean(-2, keepdim=True)
-    )
+    key = torch.zeros_like(problem.keys[..., :1, :])
+    return problem.landmarks(key, problem.outputs.mean(-2, keepdim=True))
 
 
 def heavy_keys(problem: Problem) -> Landmarks:
     """The e keys with the largest total weight over the given queries, and their values."""
     chosen = problem.weights.sum(-2).topk(problem.rank).indices[..., None]
     return problem.landmarks(
-        problem.keys.take_along_dim(chosen, -2), problem.values.take_along_dim(chosen, -2)
+        *(x.take_along_dim(chosen, -2) for x in (problem.keys, problem.values))
     )
 
 
@@ -225,17 +206,27 @@ def linformer(problem: Problem) -> Landmarks:
     return problem.landmarks(projection @ problem.keys, projection @ problem.values)
 
 
-def nystrom(problem: Problem) -> Landmarks:
+def nystrom(problem: Problem, inverse: Callable[[Tensor], Tensor]) -> Landmarks:
     """softmax(qK̃ᵀ) · Z · softmax(Q̃Kᵀ)V with segment means Q̃, K̃ (Xiong et al. 2021, Eq. 13).
 
-    As published, Z is six steps of an iteration towards the pseudo-inverse of softmax(Q̃K̃ᵀ).
+    Z is the pseudo-inverse of softmax(Q̃K̃ᵀ); as published, six steps of an iteration towards it.
     """
-    return _nystrom(problem, _iterated_inverse)
+    near_queries = _segments(problem.queries, problem.rank)[0]
+    near_keys = _segments(problem.keys, problem.rank)[0]
+    middle = attention_weights(near_queries, near_keys, scale=problem.scale)
+    right = attention_weights(near_queries, problem.keys, scale=problem.scale) @ problem.values
+    return problem.landmarks(near_keys, inverse(middle) @ right)
 
 
-def nystrom_exact(problem: Problem) -> Landmarks:
-    """The same with the pseudo-inverse itself."""
-    return _nystrom(problem, torch.linalg.pinv)
+def iterated_inverse(matrix: Tensor, steps: int = 6) -> Tensor:
+    """Razavi's iteration of third order for the pseudo-inverse (Xiong et al. 2021, Eq. 11)."""
+    eye = torch.eye(matrix.shape[-1]).to(matrix)
+    norms = matrix.sum(-2).amax(-1) * matrix.sum(-1).amax(-1)  # entries are positive
+    Z = matrix.mT / norms[..., None, None]
+    for _ in range(steps):
+        product = matrix @ Z
+        Z = Z @ (13 * eye - product @ (15 * eye - product @ (7 * eye - product))) / 4
+    return Z
 
 
 def performer(problem: Problem) -> Landmarks:
@@ -263,8 +254,8 @@ def note(problem: Problem, *, cutoff: float = CUTOFF) -> Landmarks:
     A ≈ U S D of rank e; US₊ = US + c > 0 with c = 1 − min US. M solves US₊M = US and K̂ solves
     s·QK̂ᵀ = ln US₊, both by least squares; then exp(s·QK̂ᵀ)·MDV ≈ AV, not normalised. The note's
     ``lstsq`` in single precision neglects what is below CUTOFF·max(m, e)·σ₁ of US₊. So does this,
-    or with another ``cutoff``. A is positive, so its first singular vectors have one sign; c depends
-    on it, and as in the note's own run it is positive here.
+    or with another ``cutoff``. c depends on the signs of the singular vectors, which an SVD leaves free:
+    here the largest entry of every column of U is positive, so the first column is, as in the note's own run.
     """
     cutoff = real_number(cutoff, "cutoff", above=0)
     factors, right = _note_factors(problem)
@@ -279,47 +270,48 @@ def fitted_values(problem: Problem) -> Landmarks:
     return _refit_values(problem, k_means(problem))
 
 
+@with_gradients
 def learned(
     problem: Problem, *, steps: int = 300, batch: int = 512, learning_rate: float = 0.1
 ) -> Landmarks:
     """K̂, V̂ and b by gradient descent on the outputs for the given queries, then V̂ by least squares.
 
     Starts head by head from k-means or from the heavy keys, both with fitted values, whichever is
-    better, and keeps the start where the fit doesn't improve on it. Adam with a one-cycle schedule on the mean squared error relative to each
-    head's output; every step sees ``batch`` queries, drawn from the seed. Keys and values are
-    learned in units of their own root mean square.
+    better, and keeps the start where the fit doesn't improve on it. Adam with a one-cycle schedule on
+    the mean squared error relative to each head's output; every step sees ``batch`` queries, drawn
+    from the seed. Keys and values are learned in units of their own root mean square.
     """
     steps, batch = integer(steps, "steps", least=1), integer(batch, "batch", least=1)
     learning_rate = real_number(learning_rate, "learning_rate", above=0)
+    unit = unit_of(problem.values, HEAD)
+    # Copies of the caller's tensors, which may come with gradients or out of inference mode.
+    parts = {"queries": problem.queries, "keys": problem.keys, "values": problem.values / unit}
+    problem = replace(problem, **{name: part.detach().clone() for name, part in parts.items()})
     starts = [_refit_values(problem, method(problem)) for method in (k_means, heavy_keys)]
     start = _better(problem, *starts)
-    stream = generator(problem.seed, "batches of queries")
-    # Whatever mode the caller is in, the fit needs gradients, and tensors that may have some.
-    with torch.inference_mode(False), torch.enable_grad():
-        queries, outputs = problem.queries.clone(), problem.outputs.clone()
-        size = outputs.square().mean((-2, -1)).clamp(min=TINY)
-        units = [_root_mean_square(part).clone() for part in (start.keys, start.values)]
-        state = [start.keys / units[0], start.values / units[1], start.bias.clamp(min=-5)]
-        state = [part.clone().requires_grad_() for part in state]
-        stepper = torch.optim.Adam(state, lr=learning_rate)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(stepper, learning_rate, total_steps=steps)
+    size = problem.outputs.square().mean(HEAD)
+    size = torch.where(size > 0, size, 1)
+    units = [rms(part, HEAD) for part in (start.keys, start.values)]
+    units = [torch.where(unit > 0, unit, 1) for unit in units]
+    state = [start.keys / units[0], start.values / units[1], start.bias.clamp(min=-5)]
+    state = [part.clone().requires_grad_() for part in state]
 
-        def present() -> Landmarks:
-            return problem.landmarks(state[0] * units[0], state[1] * units[1], state[2])
+    def present() -> Landmarks:
+        return problem.landmarks(state[0] * units[0], state[1] * units[1], state[2])
 
-        m = queries.shape[-2]
-        for _ in tqdm(
-            range(steps), "landmarks", disable=not problem.progress, delay=5, leave=False
-        ):
-            rows = integers(m, min(batch, m), seed=stream).to(outputs.device)
-            stepper.zero_grad()
-            errors = present().attend(queries[..., rows, :]) - outputs[..., rows, :]
-            (errors.square().mean((-2, -1)) / size).sum().backward()
-            stepper.step()
-            schedule.step()
-        for part in state:
-            part.requires_grad_(False)
-    return _better(problem, start, _refit_values(problem, present()))
+    m, stream = problem.queries.shape[-2], generator(problem.seed, "batches of queries")
+
+    def loss(step: int) -> Tensor:
+        rows = integers(m, min(batch, m), seed=stream).to(unit.device)
+        answers = present().at(problem.queries[..., rows, :])
+        errors = answers - problem.outputs[..., rows, :]
+        return (errors.square().mean(HEAD) / size).sum()
+
+    rates, progress = [learning_rate], problem.progress
+    one_cycle([state], rates, loss, steps=steps, name="landmarks", progress=progress)
+    state = [part.detach() for part in state]
+    answer = _better(problem, start, _refit_values(problem, present()))
+    return replace(answer, values=unit * answer.values)
 
 
 def truncated_svd(problem: Problem) -> Seen:
@@ -353,8 +345,8 @@ METHODS: dict[str, Callable[..., Compression]] = {
     "segment means": segment_means,
     "k-means": k_means,
     "linformer": linformer,
-    "nystrom": nystrom,
-    "nystrom, exact": nystrom_exact,
+    "nystrom": partial(nystrom, inverse=iterated_inverse),
+    "nystrom, exact": partial(nystrom, inverse=torch.linalg.pinv),
     "performer": performer,
     "note": note,
     "fitted values": fitted_values,
@@ -364,7 +356,7 @@ METHODS: dict[str, Callable[..., Compression]] = {
     "sparse + low rank": sparse_low_rank,
 }
 ORACLES = ("truncated svd", "output rank", "sparse + low rank")
-"""Methods that are given the queries and serve no others; they can also serve a mask."""
+"""Methods that are given the queries and serve no others."""
 
 
 def _segments(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -375,55 +367,29 @@ def _segments(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return (members / sizes).mT @ rows, sizes
 
 
-def _nystrom(problem: Problem, inverse: Callable[[Tensor], Tensor]) -> Landmarks:
-    near_queries = _segments(problem.queries, problem.rank)[0]
-    near_keys = _segments(problem.keys, problem.rank)[0]
-    middle = attention_weights(near_queries, near_keys, scale=problem.scale)
-    right = attention_weights(near_queries, problem.keys, scale=problem.scale) @ problem.values
-    return problem.landmarks(near_keys, inverse(middle) @ right)
-
-
-def _iterated_inverse(matrix: Tensor, steps: int = 6) -> Tensor:
-    """Razavi's iteration of third order for the pseudo-inverse (Xiong et al. 2021, Eq. 11)."""
-    eye = torch.eye(matrix.shape[-1]).to(matrix)
-    norms = matrix.sum(-2).amax(-1) * matrix.sum(-1).amax(-1)  # entries are positive
-    Z = matrix.mT / norms[..., None, None]
-    for _ in range(steps):
-        product = matrix @ Z
-        Z = Z @ (13 * eye - product @ (15 * eye - product @ (7 * eye - product))) / 4
-    return Z
-
-
 def _clusters(keys: Tensor, count: int, seed: int) -> Tensor:
     """Cluster labels 0 … count − 1 of the rows, head by head."""
     heads = keys.detach().cpu().double().reshape(-1, *keys.shape[-2:]).numpy()
-    labels = [
-        kmeans2(np.asarray(rows), count, minit="++", rng=generator(seed, "k-means"))[1]
-        for rows in heads
-    ]
+    labels = [kmeans2(rows, count, minit="++", rng=generator(seed, "k-means"))[1] for rows in heads]
     return torch.as_tensor(np.stack(labels)).long().reshape(keys.shape[:-1]).to(keys.device)
 
 
 def _note_factors(problem: Problem) -> tuple[Tensor, Tensor]:
-    """US (…, m, e) and D (…, e, n) of the truncated SVD of A, the first singular vectors positive."""
+    """US (…, m, e) and D (…, e, n) of the truncated SVD of A, the largest entry of each column of U positive."""
     U, S, Vh = torch.linalg.svd(problem.weights, full_matrices=False)
     factors, right = (U * S[..., None, :])[..., : problem.rank], Vh[..., : problem.rank, :]
-    signs = torch.ones_like(factors[..., 0, :])
-    signs[..., 0] = torch.where(factors[..., 0].sum(-1) < 0, -1.0, 1.0)
-    return factors * signs[..., None, :], right * signs[..., None]
-
-
-def _root_mean_square(part: Tensor) -> Tensor:
-    return part.square().mean((-2, -1), keepdim=True).sqrt().clamp(min=TINY)
+    largest = factors.take_along_dim(factors.abs().argmax(-2, keepdim=True), -2)
+    signs = torch.where(largest < 0, -1.0, 1.0).to(factors)
+    return factors * signs, right * signs.mT
 
 
 def _better(problem: Problem, first: Landmarks, second: Landmarks) -> Landmarks:
-    """Head by head, the landmarks with the smaller error on the given queries."""
-    errors = [
-        (answer.attend(problem.queries) - problem.outputs).square().sum((-2, -1))
+    """Head by head, the landmarks with the smaller error on the given queries; the first where the second fail."""
+    first_error, second_error = (
+        (answer.at(problem.queries) - problem.outputs).square().sum(HEAD)
         for answer in (first, second)
-    ]
-    chosen = (errors[0] < errors[1])[..., None]
+    )
+    chosen = ~(second_error <= first_error)[..., None]
     keys = torch.where(chosen[..., None], first.keys, second.keys)
     values = torch.where(chosen[..., None], first.values, second.values)
     return problem.landmarks(keys, values, torch.where(chosen, first.bias, second.bias))

@@ -1,8 +1,6 @@
 """One network from a matrix to its factors: fθ(X) = (U, Σ, V), an unrolled subspace iteration.
 
-``python -m helpers.operator`` (about 3 minutes) trains ten networks and writes their roots to
-``helpers/data/operator.safetensors``. The chapter reads that file, measures on matrices that no
-network has seen, and trains one network again, live.
+``experiments/svd_training.py`` trains ten of them.
 """
 
 import torch
@@ -10,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from helpers.layers.factorization import Factors, gauss_newton_step
+from helpers.layers.fitting import full_precision, unit_of
 from helpers.maths.checks import integer, real_tensor
 from helpers.maths.draws import Seed, gaussian
 from helpers.maths.orthogonal import signed_qr
@@ -28,7 +27,6 @@ class FactorizationOperator(nn.Module):
     ``rank=None`` means min(m, n) of each input. ``roots`` (blocks × degree) are the network's only
     parameters, so one network serves every size. The first basis is random, drawn from ``seed``,
     which is no part of the ``state_dict``.
-    Under ``torch.compile`` it works with graph breaks, since the check of X looks at its values.
     """
 
     def __init__(
@@ -37,19 +35,17 @@ class FactorizationOperator(nn.Module):
         *,
         roots: Float[Tensor, "blocks degree"] | None = None,
         seed: int = 0,
-        dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
         self.rank = None if rank is None else integer(rank, "rank", least=1)
         self.seed = integer(seed, "seed", least=0)
-        if dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"dtype must be one of (torch.float32, torch.float64), not {dtype!r}")
         if roots is None:
             roots = torch.zeros(BLOCKS, DEGREE)
         if real_tensor(roots, "roots").ndim != 2:
             raise ValueError(f"roots must have shape (blocks, degree), not {tuple(roots.shape)}")
-        self.roots = nn.Parameter(roots.detach().to(dtype, copy=True))
+        self.roots = nn.Parameter(roots.detach().to(torch.float64, copy=True))
 
+    @full_precision
     def forward(self, X: Float[Tensor, "*batch m n"]) -> Factors:
         """U (…, m, r), S (…, r) ≥ 0 descending and V (…, n, r).
 
@@ -67,8 +63,8 @@ class FactorizationOperator(nn.Module):
         X = X / torch.where(largest > 0, largest, 1)
         V = self.basis(X, self.rank or smaller)
         U, core = torch.linalg.qr(X @ V)
-        left, S, right = _factor_core(core)
-        return Factors(U @ left, S * largest[..., 0], V @ right)
+        inner = _factor_core(core)
+        return Factors(U @ inner.U, inner.S * largest[..., 0], V @ inner.V)
 
     def basis(
         self, X: Float[Tensor, "*batch m n"], rank: int, seed: Seed | None = None
@@ -96,7 +92,7 @@ class FactorizationOperator(nn.Module):
         return 2 * self.roots.numel() + 1
 
 
-def _factor_core(core: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _factor_core(core: Tensor) -> Factors:
     """The small r×r matrix to its factors, by a fixed number of Gauss–Newton steps from the identity.
 
     The damping is a tenth of the mean squared off-diagonal row, so that it vanishes at the solution.
@@ -109,12 +105,12 @@ def _factor_core(core: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         floor = torch.finfo(core.dtype).tiny ** 0.5
         left, right = gauss_newton_step(core, left, right, 0.1 * off / core.shape[-1] + floor)
     S = (left.mT @ core @ right).diagonal(dim1=-2, dim2=-1)
-    left = left * torch.where(S < 0, -1.0, 1.0).to(S.dtype)[..., None, :]
     order = S.abs().argsort(-1, descending=True)
     columns = order[..., None, :].expand_as(core)
-    return left.gather(-1, columns), S.abs().gather(-1, order), right.gather(-1, columns)
+    return Factors.signed(left.gather(-1, columns), S.gather(-1, order), right.gather(-1, columns))
 
 
+@full_precision
 def excess_error(
     operator: FactorizationOperator,
     X: Float[Tensor, "*batch m n"],
@@ -130,7 +126,9 @@ def excess_error(
     1e-15 it is rounding, and is set to that.
     """
     rank = operator.rank if rank is None else rank
+    unit = unit_of(S, (-1,))
+    S, X = S / unit, X / unit[..., None]
     V = operator.basis(X, integer(rank, "rank", least=1, most=min(X.shape[-2:])), seed)
     energy = S.square()
     lost = energy[..., :rank].sum(-1) - (X @ V).square().sum((-2, -1))
-    return (lost / energy.sum(-1)).clamp(min=1e-15)
+    return (lost / energy.sum(-1).clamp(min=1)).clamp(min=1e-15)  # a sum below 1 is that of zeros

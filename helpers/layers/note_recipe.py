@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from copy import deepcopy
 
 import torch
 from jaxtyping import Float
@@ -9,7 +10,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from helpers.layers.factorization import (
-    DivergenceError,
     FactorizationLayer,
     Factors,
     Fit,
@@ -18,7 +18,11 @@ from helpers.layers.factorization import (
     frobenius_norm,
     project,
 )
-from helpers.maths.checks import integer, real_number
+from helpers.layers.fitting import with_gradients
+from helpers.maths.checks import integer, one_of, real_number
+
+LBFGS = {"line_search_fn": "strong_wolfe", "history_size": 10}
+LBFGS |= {"tolerance_grad": 0, "tolerance_change": 0}
 
 
 class NoteRecipe(FactorizationLayer):
@@ -36,6 +40,7 @@ class NoteRecipe(FactorizationLayer):
         super().__init__(rows, columns, rank, **options)
 
 
+@with_gradients
 def descend(
     layer: FactorizationLayer,
     target: Float[Tensor, "m n"],
@@ -58,36 +63,26 @@ def descend(
     projection, Golub & Pereyra 1973); the layer's sigma must be free. ``watch`` is called with the
     factors before every step.
 
-    Raises as :func:`helpers.layers.factorization.fit`; after a DivergenceError the layer is as it was before.
+    Raises as :func:`helpers.layers.factorization.fit`; after any error the layer is as it was before.
     """
     target = checked_target(layer, target)
     steps = integer(steps, "steps", least=1)
     learning_rate = real_number(learning_rate, "learning_rate", above=0)
-    if optimizer not in ("adam", "lbfgs"):
-        raise ValueError(f'optimizer must be "adam" or "lbfgs", not {optimizer!r}')
+    one_of(optimizer, "optimizer", ("adam", "lbfgs"))
     if one_cycle and optimizer != "adam":
         raise ValueError("one_cycle must be False for lbfgs, whose line search sets the step")
     if eliminate and layer.sigma != "free":
         raise ValueError(f"eliminate must be False for a layer with sigma {layer.sigma!r}")
-    norm = torch.where(frobenius_norm(target) > 0, frobenius_norm(target), 1)
+    norm = frobenius_norm(target)
+    norm = torch.where(norm > 0, norm, 1)
     size = _spectral_norm(target) if scale and target.any() else torch.ones_like(norm)
-    parameters = list(layer.parameters())
-    before = [parameter.detach().clone() for parameter in parameters]
+    untrained, layer = layer, deepcopy(layer)
     if optimizer == "adam":
-        stepper = torch.optim.Adam(parameters, lr=learning_rate)
+        stepper = torch.optim.Adam(layer.parameters(), learning_rate)
     else:
-        stepper = torch.optim.LBFGS(
-            parameters,
-            line_search_fn="strong_wolfe",
-            history_size=10,
-            tolerance_grad=0,
-            tolerance_change=0,
-        )
-    schedule = (
-        torch.optim.lr_scheduler.OneCycleLR(stepper, learning_rate, total_steps=steps)
-        if one_cycle
-        else None
-    )
+        stepper = torch.optim.LBFGS(layer.parameters(), **LBFGS)
+    cycle = torch.optim.lr_scheduler.OneCycleLR
+    schedule = cycle(stepper, learning_rate, total_steps=steps) if one_cycle else None
     seen: list[tuple[Tensor, Factors]] = []
 
     def loss() -> Tensor:
@@ -117,19 +112,14 @@ def descend(
             _rescale(layer, size)
         final = layer()
     records.append((frobenius_norm(target - final.matrix()) / norm, final.S.clone()))
-    try:
-        return fit_result(records, False, time.perf_counter() - start)
-    except DivergenceError:
-        with torch.no_grad():
-            for parameter, value in zip(parameters, before, strict=True):
-                parameter.copy_(value)
-        raise
+    result = fit_result(records, False, time.perf_counter() - start)
+    untrained.load_state_dict(layer.state_dict())
+    return result
 
 
 def _eliminated(layer: FactorizationLayer, target: Tensor) -> Factors:
     U, V = layer.orthonormal()
-    diagonal = project(target, U, V)[0]
-    return Factors(U * torch.where(diagonal < 0, -1.0, 1.0).to(U.dtype), diagonal.abs(), V)
+    return Factors.signed(U, project(target, U, V)[0], V)
 
 
 def _rescale(layer: FactorizationLayer, factor: Tensor) -> None:

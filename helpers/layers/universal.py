@@ -6,19 +6,21 @@ an open gate costs ``price`` bits for every free parameter of its class.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import compress
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from helpers.layers.butterfly import Butterfly
-from helpers.maths.attention import attention_weights
+from helpers.layers.fitting import matching, one_cycle, rms, unit_of, with_gradients
+from helpers.maths.attention import attention
 from helpers.maths.checks import integer, real_number, real_tensor
 from helpers.maths.draws import Seed, gaussian, generator
 from helpers.maths.matrices import bit_reversal
 
+Tokens = Float[Tensor, "*batch n width"]
 TINY = 1e-30
 SETTLED = 10.0
 FLOAT_BITS = 32.0
@@ -28,7 +30,7 @@ FLOAT_BITS = 32.0
 class LowRank(nn.Module):
     """x → U diag(σ) Vᵀ x with free U, V (n×r) and σ; r(2n − r) of the numbers are free."""
 
-    def __init__(self, n: int, width: int, rank: int, seed: Seed) -> None:
+    def __init__(self, n: int, rank: int, seed: Seed) -> None:
         super().__init__()
         self.left = _draw(n, rank, deviation=n**-0.5, seed=seed)
         self.sigma = nn.Parameter(torch.ones(rank, dtype=torch.float64))
@@ -65,7 +67,7 @@ class Convolution(nn.Module):
 class Attention(nn.Module):
     """softmax(x W_h xᵀ) x for each head h, on its share of the columns, times a gain for each head."""
 
-    def __init__(self, n: int, width: int, heads: int, seed: Seed) -> None:
+    def __init__(self, width: int, heads: int, seed: Seed) -> None:
         super().__init__()
         self.query_key = _draw(heads, width, width, deviation=0.5 / width, seed=seed)
         self.gain = nn.Parameter(torch.ones(heads, 1, 1, dtype=torch.float64))
@@ -75,15 +77,15 @@ class Attention(nn.Module):
         """``(…, n, width)`` → the same shape; a head's share is width/heads columns."""
         heads = len(self.gain)
         tokens = x[..., None, :, :]
-        weights = attention_weights(tokens @ self.query_key, tokens, scale=1.0)
         values = x.unflatten(-1, (heads, -1)).transpose(-3, -2)
-        return (self.gain * (weights @ values)).transpose(-3, -2).flatten(-2)
+        mixed = attention(tokens @ self.query_key, tokens, values, scale=1.0)
+        return (self.gain * mixed).transpose(-3, -2).flatten(-2)
 
 
 class RealButterfly(Butterfly):
     """The real part of log₂n butterfly factors after a bit reversal; n(log₂n + 1) free complex numbers."""
 
-    def __init__(self, n: int, width: int, seed: Seed) -> None:
+    def __init__(self, n: int, seed: Seed) -> None:
         super().__init__(n, input_order=bit_reversal(n), real=True, seed=seed)
         # Moving a diagonal from one factor into the next changes nothing: n(L − 1) numbers are idle.
         self.free = 2 * n * (len(self.strides) + 1)
@@ -144,20 +146,18 @@ class UniversalLayer(nn.Module):
         self.price = real_number(price, "price", least=0)
         stream = generator(seed, "universal layer")
         make = {
-            "low rank": lambda: LowRank(n, width, rank, stream),
+            "low rank": lambda: LowRank(n, rank, stream),
             "convolution": lambda: Convolution(n, width, taps, depthwise, stream),
-            "attention": lambda: Attention(n, width, heads, stream),
-            "butterfly": lambda: RealButterfly(n, width, stream),
+            "attention": lambda: Attention(width, heads, stream),
+            "butterfly": lambda: RealButterfly(n, stream),
         }
         # A fixed order: the same seed draws the same start, whatever the order of ``classes``.
         self.classes = tuple(name for name in CLASSES if name in classes)
         self.members = nn.ModuleDict({name: make[name]() for name in self.classes})
         self.gate_logits = nn.Parameter(torch.zeros(len(self.classes), dtype=torch.float64))
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
-        self.scale = self.scale.to(dtype)
-        wide = torch.complex128 if dtype == torch.float64 else torch.complex64
-        for parameter in self.parameters():
-            parameter.data = parameter.data.to(wide if parameter.is_complex() else dtype)
+        self.size = (n, width)
+        self.to(dtype)  # drawn in float64 always, so that both precisions start alike
 
     @property
     def probabilities(self) -> Float[Tensor, "classes"]:
@@ -167,11 +167,7 @@ class UniversalLayer(nn.Module):
     @property
     def chosen(self) -> tuple[str, ...]:
         """The classes whose gates are open."""
-        return tuple(
-            name
-            for name, p in zip(self.classes, self.probabilities.tolist(), strict=True)
-            if p > 0.5
-        )
+        return tuple(compress(self.classes, (self.probabilities > 0.5).tolist()))
 
     @property
     def parameters_of(self) -> dict[str, int]:
@@ -180,26 +176,30 @@ class UniversalLayer(nn.Module):
 
     def cost(self) -> Float[Tensor, ""]:
         """Expected price of the open gates in bits."""
-        free = torch.tensor(list(self.parameters_of.values())).to(self.gate_logits)
-        return self.price * (self.probabilities * free).sum()
+        return self.price * (self.probabilities * self._free).sum()
 
-    def parts(self, x: Float[Tensor, "*batch n width"]) -> Float[Tensor, "classes *batch n width"]:
+    @property
+    def _free(self) -> Float[Tensor, "classes"]:
+        return torch.tensor(list(self.parameters_of.values())).to(self.gate_logits)
+
+    def parts(self, x: Tokens) -> Float[Tensor, "classes *batch n width"]:
         """T_k(x) of every class, without gates."""
+        x = self._matching(x, "x")
         return self.scale * torch.stack([self.members[name](x) for name in self.classes])
 
-    def moments(
-        self, x: Float[Tensor, "*batch n width"]
-    ) -> tuple[Float[Tensor, "*batch n width"], Float[Tensor, "*batch n width"]]:
+    def moments(self, x: Tokens) -> tuple[Tokens, Tokens]:
         """Mean and variance of y over the coins."""
         p = self.probabilities
         parts = self.parts(x)
         return torch.tensordot(p, parts, 1), torch.tensordot(p * (1 - p), parts.square(), 1)
 
-    def forward(
-        self, x: Float[Tensor, "*batch n width"], noise: np.random.Generator | None = None
-    ) -> Float[Tensor, "*batch n width"]:
-        """The mean output, with noise of the coins' variance drawn from the stream ``noise``; open gates only in evaluation."""
+    def forward(self, x: Tokens, noise: np.random.Generator | None = None) -> Tokens:
+        """The mean output, with noise of the coins' variance drawn from the stream ``noise``; open gates only in evaluation.
+
+        Raises ValueError for another n, width or dtype than the layer's.
+        """
         if not self.training:
+            x = self._matching(x, "x")
             open_parts = [self.members[name](x) for name in self.chosen]
             return self.scale * sum(open_parts, start=torch.zeros_like(x))
         mean, variance = self.moments(x)
@@ -208,12 +208,7 @@ class UniversalLayer(nn.Module):
         draws = gaussian(*mean.shape, seed=noise).to(mean)
         return mean + draws * (variance + 1e-12).sqrt()
 
-    def description_length(
-        self,
-        x: Float[Tensor, "*batch n width"],
-        y: Float[Tensor, "*batch n width"],
-        share: float = 1.0,
-    ) -> Float[Tensor, ""]:
+    def description_length(self, x: Tokens, y: Tokens, share: float = 1.0) -> Float[Tensor, ""]:
         """Expected bits for y given x over the coins: (N/2)·log₂(mean squared residual), plus the gates' price.
 
         Up to a constant this is the length of a two-part code (Rissanen 1978) for N = numel(y) Gaussian
@@ -224,30 +219,26 @@ class UniversalLayer(nn.Module):
         chances = torch.where(states == 1, p, 1 - p).prod(-1)
         return (chances * self.code_lengths(x, y, share)).sum()
 
-    def code_lengths(
-        self,
-        x: Float[Tensor, "*batch n width"],
-        y: Float[Tensor, "*batch n width"],
-        share: float = 1.0,
-    ) -> Float[Tensor, "states"]:
+    def code_lengths(self, x: Tokens, y: Tokens, share: float = 1.0) -> Float[Tensor, "states"]:
         """Bits for y given x and the price, for every state of the gates; see :meth:`description_length`."""
         flat, states = y.flatten(), self.states()
         # Relative to y, so that neither tiny outputs nor a small residual are lost to rounding.
-        size = flat.square().mean().sqrt().clamp(min=TINY)
+        size = rms(flat)
+        size = torch.where(size > 0, size, TINY)
         residuals = flat / size - states @ (self.parts(x).flatten(1) / size)
-        free = torch.tensor(list(self.parameters_of.values())).to(states)
         bits = flat.numel() * (residuals.square().mean(-1).clamp(min=TINY).log2() / 2 + size.log2())
-        return bits + share * self.price * states @ free
+        return bits + share * self.price * states @ self._free
 
     @torch.no_grad()
-    def settle(
-        self, x: Float[Tensor, "*batch n width"], y: Float[Tensor, "*batch n width"]
-    ) -> float:
+    def settle(self, x: Tokens, y: Tokens) -> float:
         """Open and close the gates for the shortest code; returns the bits it saves against no class."""
         lengths = self.code_lengths(x, y)
         best = self.states()[lengths.argmin()]
         self.gate_logits.copy_(torch.where(best == 1, SETTLED, -SETTLED))
         return float(lengths[0] - lengths.min())
+
+    def _matching(self, x: Tensor, name: str) -> Tensor:
+        return matching(x, name, self.scale.dtype, (*x.shape[:-2], *self.size))
 
     def states(self) -> Float[Tensor, "states classes"]:
         """All 2^K states of the gates, 0 closed and 1 open."""
@@ -271,10 +262,11 @@ class Choice:
     """On the data of the fit, with hard gates."""
 
 
+@with_gradients
 def choose_classes(
     layer: UniversalLayer,
-    inputs: Float[Tensor, "samples n width"],
-    outputs: Float[Tensor, "samples n width"],
+    inputs: Tokens,
+    outputs: Tokens,
     *,
     steps: int = 800,
     learning_rate: float = 0.2,
@@ -288,38 +280,33 @@ def choose_classes(
     at a time, so it can stop at a pair that doesn't pay; at the end the codes of all states of the
     gates are compared, and the shortest is kept (:meth:`UniversalLayer.settle`).
 
-    Raises ValueError for inputs and outputs of different shapes, and for rates that aren't positive.
+    Raises ValueError for inputs of another n, width or dtype than the layer's, outputs of another shape
+    than theirs, and rates that aren't positive.
     """
-    for name, tensor in (("inputs", inputs), ("outputs", outputs)):
-        real_tensor(tensor, name, least_dims=2)
-    if inputs.shape != outputs.shape:
-        shapes = f"{tuple(inputs.shape)} and {tuple(outputs.shape)}"
-        raise ValueError(f"inputs and outputs must have the same shape, not {shapes}")
+    inputs = layer._matching(real_tensor(inputs, "inputs", least_dims=2), "inputs")
+    outputs = matching(real_tensor(outputs, "outputs"), "outputs", inputs.dtype, inputs.shape)
     steps = integer(steps, "steps", least=1)
-    rates = [
-        real_number(learning_rate, "learning_rate", above=0),
-        real_number(gate_rate, "gate_rate", above=0),
-    ]
-    parts = (list(layer.members.parameters()), [layer.gate_logits])
-    optimizer = torch.optim.Adam([{"params": part} for part in parts])
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rates, total_steps=steps)
-    layer.train()
-    layer.scale.copy_(outputs.square().mean().sqrt())  # the operators learn in units of the outputs
+    named = {"learning_rate": learning_rate, "gate_rate": gate_rate}
+    rates = [real_number(rate, name, above=0) for name, rate in named.items()]
+    inputs, outputs = (part.detach().clone().to(layer.scale) for part in (inputs, outputs))
+    layer.scale.copy_(rms(outputs))  # the operators learn in units of the outputs
     path = []
-    for step in tqdm(range(steps), "universal layer", disable=not progress, delay=5, leave=False):
+
+    def bits_per_output(step: int) -> Tensor:
         path.append(layer.probabilities.detach().clone())
-        optimizer.zero_grad()
         bits = layer.description_length(inputs, outputs, share=min(1.0, 2 * step / steps))
-        (bits / outputs.numel()).backward()
-        optimizer.step()
-        schedule.step()
+        return bits / outputs.numel()
+
+    parts = layer.members.parameters(), [layer.gate_logits]
+    one_cycle(parts, rates, bits_per_output, steps=steps, name="classes", progress=progress)
     path.append(layer.probabilities.detach().clone())
-    by_gradient = layer.chosen
-    saved = layer.settle(inputs, outputs)
+    by_gradient, saved = layer.chosen, layer.settle(inputs, outputs)
     layer.eval()
+    unit = unit_of(outputs)
     with torch.no_grad():
-        error = (layer(inputs) - outputs).norm() / outputs.norm()
-    return Choice(layer.chosen, by_gradient, torch.stack(path), saved, float(error))
+        off, size = ((part / unit).norm() for part in (layer(inputs) - outputs, outputs))
+    error = float(torch.where(off == 0, 0, off / size))
+    return Choice(layer.chosen, by_gradient, torch.stack(path), saved, error)
 
 
 def _draw(*shape: int, deviation: float, seed: Seed) -> nn.Parameter:

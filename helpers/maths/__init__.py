@@ -1,18 +1,19 @@
 """Linear algebra and attention: what the other wings stand on."""
 
 # fmt: off
-from helpers.maths.checks import integer, one_of, real_number, real_tensor
+from helpers.maths.checks import (
+    integer, is_true, one_of, own_precision, real_number, real_tensor, square_matrices, unicode_text,
+)
 from helpers.maths.draws import Seed, gaussian, generator, integers, orders, uniform
 from helpers.maths.matrices import bit_reversal, hartley, known_matrices, power_of_two
 from helpers.maths.attention import attention, attention_weights, causal_mask
-from helpers.maths.spectrum import Spectrum, distance_to_rank_one, spectrum, truncate
+from helpers.maths.spectrum import Spectrum, distance_to_rank_one, spectrum, truncate, unit_scale
 from helpers.maths.orthogonal import (
     MAPS, Map, SQUARE, cayley, householder, lapack_qr, matrix_exponential, signed_qr,
 )
 from helpers.maths.nulls import random_attention, shuffle_within_rows
 from helpers.maths.structure import (
-    BAND_ENERGY, ORDER_FREE, ROUNDING, Reading, SAME_SIGMA, TIE, bandwidth, circulant_distance,
-    diagnose, flatness, fourier_off_diagonal, input_dependence, low_rank_distance,
-    principal_angles, row_stochastic_distance, sinusoid_overlap, sinusoidal_rows,
-    sinusoidal_vectors, toeplitz_distance,
+    Reading, bandwidth, circulant_distance, diagnose, flatness, fourier_off_diagonal,
+    input_dependence, low_rank_distance, principal_angles, row_stochastic_distance,
+    sinusoid_overlap, sinusoidal_rows, sinusoidal_vectors, toeplitz_distance,
 )

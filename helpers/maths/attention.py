@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from helpers.maths.checks import integer, real_number, real_tensor
+from helpers.maths.checks import integer, own_precision, real_number, real_tensor
 
 
+@own_precision
 def attention_weights(
     queries: Float[Tensor, "*q_batch m d"],
     keys: Float[Tensor, "*k_batch n d"],
@@ -20,7 +21,7 @@ def attention_weights(
 
     ``queries`` (…, m, d) and ``keys`` (…, n, d) broadcast over their batch dimensions.
     ``mask`` is boolean, broadcastable to (…, m, n); True means "may attend".
-    ``scale`` is s, by default 1/√d.
+    ``scale`` is s, by default 1/√d. Autocast doesn't lower the precision.
 
     Raises TypeError for tensors that are not real floating point or a mask that is not boolean;
     ValueError for non-finite entries, different widths d, shapes that do not broadcast, logits
@@ -28,11 +29,9 @@ def attention_weights(
     """
     real_tensor(queries, "queries", least_dims=2)
     real_tensor(keys, "keys", least_dims=2)
+    shapes = f"queries are {tuple(queries.shape)} and keys are {tuple(keys.shape)}"
     if queries.shape[-1] != keys.shape[-1]:
-        raise ValueError(
-            "queries and keys must have the same width, but queries are "
-            f"{tuple(queries.shape)} and keys are {tuple(keys.shape)}"
-        )
+        raise ValueError(f"queries and keys must have the same width, but {shapes}")
     if queries.dtype != keys.dtype:
         raise TypeError(
             f"queries and keys must share a dtype, not {queries.dtype} and {keys.dtype}"
@@ -44,8 +43,7 @@ def attention_weights(
     try:
         logits = scale * queries @ keys.mT
     except RuntimeError as error:
-        shapes = f"{tuple(queries.shape)} and {tuple(keys.shape)}"
-        raise ValueError(f"queries and keys must broadcast, but have shapes {shapes}") from error
+        raise ValueError(f"queries and keys must broadcast, but {shapes}") from error
     if not torch.isfinite(logits).all():
         raise ValueError("queries and keys give logits beyond the range of their dtype")
     if mask is not None:
@@ -53,6 +51,7 @@ def attention_weights(
     return torch.softmax(logits, dim=-1)
 
 
+@own_precision
 def attention(
     queries: Float[Tensor, "*q_batch m d"],
     keys: Float[Tensor, "*k_batch n d"],
@@ -64,10 +63,8 @@ def attention(
     """A·values with A from :func:`attention_weights`; each output row is a mean of values."""
     real_tensor(values, "values", least_dims=2)
     if values.shape[-2] != keys.shape[-2]:
-        raise ValueError(
-            "values must have one row per key, but values are "
-            f"{tuple(values.shape)} and keys are {tuple(keys.shape)}"
-        )
+        shapes = f"values are {tuple(values.shape)} and keys are {tuple(keys.shape)}"
+        raise ValueError(f"values must have one row per key, but {shapes}")
     return attention_weights(queries, keys, mask=mask, scale=scale) @ values
 
 
@@ -82,13 +79,12 @@ def _usable_mask(mask: Tensor, logits: Tensor) -> Tensor:
         kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
         raise TypeError(f"mask must be a boolean tensor (True = may attend), not {kind}")
     try:
-        shape = torch.broadcast_shapes(mask.shape, logits.shape)
+        fits = torch.broadcast_shapes(mask.shape, logits.shape)[-2:] == logits.shape[-2:]
     except RuntimeError:
-        shape = ()
-    if shape[-2:] != logits.shape[-2:]:
+        fits = False
+    if not fits:
         shapes = f"{tuple(mask.shape)} and they have {tuple(logits.shape)}"
         raise ValueError(f"mask must broadcast to the weights' shape, but has {shapes}")
-    empty = int((~mask.any(-1)).sum())
-    if empty:
+    if empty := int((~mask.any(-1)).sum()):
         raise ValueError(f"mask must leave every query a key, but {empty} rows are fully masked")
     return mask

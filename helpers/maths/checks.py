@@ -1,10 +1,11 @@
-"""Checks of arguments, shared by every public function.
+"""Guards at the public door: what an argument may be, and the precision it is computed in.
 
 Each check names the argument, says what came and what is allowed, and hands the argument back.
 """
 
-import math
-from collections.abc import Iterable
+import functools
+from collections.abc import Callable, Iterable
+from math import inf, isfinite
 from numbers import Integral, Real
 
 import torch
@@ -14,26 +15,46 @@ from torch import Tensor
 def real_tensor(value: object, name: str, *, least_dims: int = 1) -> Tensor:
     """Return ``value`` if it is a finite, non-empty float32 or float64 tensor.
 
-    Raises TypeError for anything but a real floating tensor, ValueError for too few
-    dimensions, an empty tensor, or a NaN or infinite entry.
+    Raises TypeError for anything but a real floating tensor whose numbers can be read, ValueError
+    for too few dimensions, an empty tensor, or a NaN or infinite entry.
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, not {type(value).__name__}")
     if value.dtype not in (torch.float32, torch.float64):
         raise TypeError(f"{name} must have dtype float32 or float64, not {value.dtype}")
+    shape = tuple(value.shape)
     if value.ndim < least_dims:
         raise ValueError(
-            f"{name} must have at least {least_dims} dimensions, but its shape is {tuple(value.shape)}"
+            f"{name} must have at least {least_dims} dimensions, but its shape is {shape}"
         )
     if value.numel() == 0:
-        raise ValueError(f"{name} must not be empty, but its shape is {tuple(value.shape)}")
+        raise ValueError(f"{name} must not be empty, but its shape is {shape}")
     # One pass that needs no memory; a NaN or an infinity always shows in the extremes.
-    if not torch.stack(torch.aminmax(value.detach())).isfinite().all():
+    if not is_true(torch.stack(torch.aminmax(value.detach())).isfinite().all(), name):
         bad = int((~torch.isfinite(value)).sum())
         raise ValueError(
             f"{name} must be finite, but {bad} of its {value.numel()} entries are NaN or infinite"
         )
     return value
+
+
+def square_matrices(value: object, name: str) -> Tensor:
+    """:func:`real_tensor` of shape (…, n, n), ValueError for another one."""
+    real_tensor(value, name, least_dims=2)
+    if value.shape[-1] != value.shape[-2]:
+        raise ValueError(f"{name} must be square, but the shape is {tuple(value.shape)}")
+    return value
+
+
+def is_true(condition: Tensor, name: str) -> bool:
+    """``condition`` as a bool; TypeError where it has no value to look at, as in ``torch.vmap``."""
+    try:
+        return bool(condition)
+    except RuntimeError as error:
+        raise TypeError(
+            f"{name} must hold numbers that can be read: no meta tensor, and a batch along leading "
+            "dimensions instead of torch.vmap"
+        ) from error
 
 
 def integer(value: object, name: str, *, least: int, most: int | None = None) -> int:
@@ -50,12 +71,7 @@ def integer(value: object, name: str, *, least: int, most: int | None = None) ->
 
 
 def real_number(
-    value: object,
-    name: str,
-    *,
-    above: float = -math.inf,
-    least: float = -math.inf,
-    most: float = math.inf,
+    value: object, name: str, *, above: float = -inf, least: float = -inf, most: float = inf
 ) -> float:
     """Return ``value`` as a float if it is finite, > ``above``, ≥ ``least`` and ≤ ``most``.
 
@@ -64,12 +80,13 @@ def real_number(
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name} must be a real number, not {value!r} ({type(value).__name__})")
     number = float(value)
-    if not (math.isfinite(number) and above < number and least <= number <= most):
+    if not (isfinite(number) and above < number and least <= number <= most):
         bounds = (("above", above), ("at least", least), ("at most", most))
-        allowed = " and ".join(
-            f"{word} {bound:g}" for word, bound in bounds if math.isfinite(bound)
-        )
-        raise ValueError(f"{name} must be finite{allowed and ' and '}{allowed}, not {number:g}")
+        allowed = [
+            "finite",
+            *(f"{word} {bound:g}" for word, bound in bounds if abs(bound) < inf),
+        ]
+        raise ValueError(f"{name} must be {' and '.join(allowed)}, not {number:g}")
     return number
 
 
@@ -79,3 +96,35 @@ def one_of(value: object, name: str, allowed: Iterable[str]) -> str:
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
     return value
+
+
+def unicode_text(value: object, name: str) -> str:
+    """Return ``value`` if it is a string with a UTF-8 encoding, which a lone surrogate has not.
+
+    Raises TypeError for anything but a string, ValueError for a character without an encoding.
+    """
+    if not isinstance(value, str):
+        raise TypeError(f"{name} must be a string, not {type(value).__name__}")
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        place = error.start
+        raise ValueError(
+            f"{name} must be Unicode text, but its character {place}, {value[place]!r}, is a lone "
+            "surrogate, which UTF-8 cannot encode"
+        ) from error
+    return value
+
+
+def own_precision(function: Callable) -> Callable:
+    """Decorator: compute in the precision of the arguments, even inside ``torch.autocast``.
+
+    Autocast would have the matrix products of float32 tensors computed and returned in bfloat16.
+    """
+
+    @functools.wraps(function)
+    def without_autocast(*args, **kwargs):
+        with torch.autocast("cpu", enabled=False), torch.autocast("cuda", enabled=False):
+            return function(*args, **kwargs)
+
+    return without_autocast

@@ -32,7 +32,6 @@ def generator(seed: Seed, stream: str) -> np.random.Generator:
 
 def gaussian(*shape: int, seed: Seed, stream: str = "gaussian") -> Float64[Tensor, "..."]:
     """Independent standard normal numbers of a ``shape``, float64, from a stream of its own."""
-    shape = tuple(integer(size, "shape", least=1) for size in shape)
     return torch.from_numpy(generator(seed, stream).standard_normal(shape))
 
 

@@ -22,10 +22,7 @@ def power_of_two(n: object, name: str = "n") -> int:
 def bit_reversal(n: int) -> Int64[Tensor, "n"]:
     """Places 0 … n − 1 with their binary digits in reverse order."""
     levels = power_of_two(n).bit_length() - 1
-    places, order = torch.arange(n), torch.zeros(n, dtype=torch.int64)
-    for level in range(levels):
-        order |= ((places >> level) & 1) << (levels - 1 - level)
-    return order
+    return torch.arange(n).reshape([2] * levels).permute(*reversed(range(levels))).flatten()
 
 
 def hartley(n: int) -> Float64[Tensor, "n n"]:
@@ -55,13 +52,9 @@ def known_matrices(
         return signed_qr(gaussian(count, n, n, seed=stream))
 
     k = torch.arange(1, n + 1, dtype=torch.float64)
-    families = torch.stack(
-        (
-            k ** -between(0.3, 2.0, count, 1),
-            torch.exp(-k * between(0.05, 0.5, count, 1)),
-            between(0.0, 1.0, count, n),
-        )
-    )
+    power_law = k ** -between(0.3, 2.0, count, 1)
+    exponential = torch.exp(-k * between(0.05, 0.5, count, 1))
+    families = torch.stack((power_law, exponential, between(0.0, 1.0, count, n)))
     chosen = integers(3, count, seed=stream)
     S = families[chosen, torch.arange(count)] * between(1.0, 1.2, count, n)
     S = S.sort(descending=True).values

@@ -5,8 +5,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from helpers.maths.attention import attention_weights, causal_mask
-from helpers.maths.checks import integer, real_number, real_tensor
-from helpers.maths.draws import gaussian, uniform
+from helpers.maths.checks import integer, real_number, square_matrices
+from helpers.maths.draws import Seed, gaussian, uniform
 
 
 def random_attention(
@@ -16,7 +16,7 @@ def random_attention(
     temperature: float = 1.0,
     causal: bool = False,
     samples: int = 1,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Float[Tensor, "samples n n"]:
     """softmax(QKᵀ / (temperature·√d)) of standard Gaussian Q and K, float64.
 
@@ -32,7 +32,7 @@ def random_attention(
 
 
 def shuffle_within_rows(
-    weights: Float[Tensor, "*batch n n"], *, seed: int, causal: bool = False
+    weights: Float[Tensor, "*batch n n"], *, seed: Seed, causal: bool = False
 ) -> Float[Tensor, "*batch n n"]:
     """Each row's entries in a random order of its own, drawn independently row by row.
 
@@ -40,15 +40,10 @@ def shuffle_within_rows(
     rows share. Permuting whole rows would be no null at all: PA has the singular values of A.
     With ``causal`` row i is shuffled within its first i + 1 entries only.
     """
-    real_tensor(weights, "weights", least_dims=2)
-    if weights.shape[-1] != weights.shape[-2]:
-        raise ValueError(f"weights must be square, but their shape is {tuple(weights.shape)}")
+    n = square_matrices(weights, "weights").shape[-1]
     order = uniform(*weights.shape, seed=seed, stream="shuffled rows").to(weights.device)
     if causal:
         # Masked places sort last, so the allowed ones fill the front of the row.
-        mask = causal_mask(weights.shape[-1], device=weights.device)
-        order = order.masked_fill(~mask, 2.0)
-        order = torch.where(
-            mask, order, 2.0 + torch.arange(weights.shape[-1], device=weights.device)
-        )
+        last = 2.0 + torch.arange(n, device=weights.device)
+        order = torch.where(causal_mask(n, device=weights.device), order, last)
     return weights.gather(-1, order.argsort(-1))

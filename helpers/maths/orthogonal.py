@@ -10,6 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from helpers.maths.checks import own_precision
+from helpers.maths.spectrum import unit_scale
+
 Map = Callable[[Float[Tensor, "*batch m r"]], Float[Tensor, "*batch m r"]]
 
 
@@ -44,12 +47,14 @@ def matrix_exponential(raw: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batc
     return torch.linalg.matrix_exp((raw - raw.mT) / 2)
 
 
+@own_precision
 def householder(raw: Float[Tensor, "*batch m r"]) -> Float[Tensor, "*batch m r"]:
     """First r columns of H₁H₂…H_r, H_k = I − 2vvᵀ/vᵀv with v column k of ``raw`` from its diagonal down.
 
     With r = m the determinant is always (−1)ᵐ.
     """
     V = raw.tril()
+    V = V / unit_scale(V, dim=-2)  # a reflection depends on the direction of v only
     gram = V.mT @ V
     # H₁…H_r = I − VTVᵀ, where T⁻¹ holds the upper triangle of VᵀV with its diagonal halved.
     inverse_T = gram.triu(1) + torch.diag_embed(gram.diagonal(dim1=-2, dim2=-1) / 2)

@@ -6,8 +6,20 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
+from torch.autograd import forward_ad
+from torch.autograd.function import once_differentiable
 
-from helpers.maths.checks import integer, real_number, real_tensor
+from helpers.maths.checks import integer, own_precision, real_number, real_tensor
+
+
+def unit_scale(values: Tensor, dim: int | tuple[int, ...] = (-2, -1)) -> Tensor:
+    """The power of two next below the largest modulus along ``dim``, which stays; 1 where all are 0.
+
+    What is divided by it loses no digit, and no square or sum of it over- or underflows. So a measure
+    that doesn't depend on the scale is the same at every scale the dtype holds.
+    """
+    largest = torch.linalg.vector_norm(values.detach(), torch.inf, dim, keepdim=True)
+    return torch.where(largest > 0, largest / (2 * torch.frexp(largest).mantissa), 1)
 
 
 @dataclass(frozen=True)
@@ -18,26 +30,32 @@ class Spectrum:
     ``effective_rank``, ``stable_rank`` and ``participation_ratio``.
     """
 
-    singular_values: Float[Tensor, "*batch k"]
-    """σ₁ ≥ σ₂ ≥ … ≥ 0, shape (…, min(m, n))."""
+    scaled_values: Float[Tensor, "*batch k"]
+    """σ₁ ≥ σ₂ ≥ … ≥ 0 in units of ``unit``."""
+    unit: Float[Tensor, "*batch"] | float = 1.0
+
+    @property
+    def singular_values(self) -> Float[Tensor, "*batch k"]:
+        """σ₁ ≥ σ₂ ≥ … ≥ 0, shape (…, min(m, n)); infinite where the dtype can't hold it."""
+        return self.scaled_values * torch.as_tensor(self.unit)[..., None]
 
     @property
     def effective_rank(self) -> Float[Tensor, "*batch"]:
         """exp H(p) with p = σ/Σσ and H the entropy in nats (Roy & Vetterli 2007, Definition 1)."""
-        shares = _divide(self._relative, self._relative.sum(-1, keepdim=True))
+        shares = divide(self.relative_values, self.relative_values.sum(-1, keepdim=True))
         entropy = -torch.special.xlogy(shares, shares).sum(-1)
         return torch.where(self._nonzero, entropy.exp(), 0)
 
     @property
     def stable_rank(self) -> Float[Tensor, "*batch"]:
         """‖A‖_F² / ‖A‖₂² = Σσ² / σ₁² (Rudelson & Vershynin 2007). Never above the rank."""
-        return self._relative.square().sum(-1)
+        return self.relative_values.square().sum(-1)
 
     @property
     def participation_ratio(self) -> Float[Tensor, "*batch"]:
         """(Σσ²)² / Σσ⁴: the number of equal σ² that would spread the energy as evenly."""
-        squares = self._relative.square()
-        return _divide(squares.sum(-1).square(), squares.square().sum(-1))
+        squares = self.relative_values.square()
+        return divide(squares.sum(-1).square(), squares.square().sum(-1))
 
     def energy_rank(self, fraction: float = 0.99) -> Int64[Tensor, "*batch"]:
         """Smallest k with σ₁² + … + σ_k² ≥ fraction · Σσ²; k₉₉ is ``energy_rank(0.99)``.
@@ -45,11 +63,11 @@ class Spectrum:
         By Eckart–Young this is the least rank that approximates A with a relative Frobenius
         error of at most √(1 − fraction). ``fraction`` lies in (0, 1].
         """
-        return self._smallest_count(self._relative.square(), fraction)
+        return self._smallest_count(self.relative_values.square(), fraction)
 
     def nuclear_rank(self, fraction: float = 0.9) -> Int64[Tensor, "*batch"]:
         """Smallest k with σ₁ + … + σ_k ≥ fraction · Σσ (the curve of Linformer's Figure 1)."""
-        return self._smallest_count(self._relative, fraction)
+        return self._smallest_count(self.relative_values, fraction)
 
     def numerical_rank(self, tolerance: float) -> Int64[Tensor, "*batch"]:
         """Number of σ_k > ``tolerance``, an absolute bound in the units of the matrix."""
@@ -57,13 +75,13 @@ class Spectrum:
         return (self.singular_values > tolerance).sum(-1)
 
     @property
-    def _nonzero(self) -> Tensor:
-        return self.singular_values[..., 0] > 0
+    def relative_values(self) -> Float[Tensor, "*batch k"]:
+        """σ/σ₁."""
+        return divide(self.scaled_values, self.scaled_values[..., :1])
 
     @property
-    def _relative(self) -> Tensor:
-        """σ/σ₁, so that no square over- or underflows whatever the scale of A."""
-        return _divide(self.singular_values, self.singular_values[..., :1])
+    def _nonzero(self) -> Tensor:
+        return self.scaled_values[..., 0] > 0
 
     def _smallest_count(self, weights: Tensor, fraction: float) -> Tensor:
         """Smallest number of leading ``weights`` that hold ``fraction`` of their sum."""
@@ -81,21 +99,65 @@ def spectrum(matrices: Float[Tensor, "*batch m n"]) -> Spectrum:
     Raises TypeError for tensors that are not real floating point, ValueError for fewer than
     two dimensions, empty or non-finite input.
     """
-    return Spectrum(_singular_values(real_tensor(matrices, "matrices", least_dims=2)))
+    unit = unit_scale(real_tensor(matrices, "matrices", least_dims=2))
+    return Spectrum(_singular_values(matrices / unit), unit[..., 0, 0])
 
 
+@own_precision
 def truncate(matrices: Float[Tensor, "*batch m n"], rank: int) -> Float[Tensor, "*batch m n"]:
     """Best approximation of rank ≤ ``rank``: A_r = Σ_{k≤r} σ_k u_k v_kᵀ.
 
     Eckart & Young 1936, Mirsky 1960: no matrix of rank r is closer to A in any unitarily
     invariant norm; ‖A − A_r‖_F² = Σ_{k>r} σ_k² and ‖A − A_r‖₂ = σ_{r+1}.
 
-    Raises ValueError unless 1 ≤ ``rank`` ≤ min(m, n); otherwise as :func:`spectrum`.
+    Gradients flow once (no second derivatives). Where σ_r = σ_{r+1} there is none: ValueError on the
+    way back. Raises ValueError unless 1 ≤ ``rank`` ≤ min(m, n); otherwise as :func:`spectrum`.
     """
-    real_tensor(matrices, "matrices", least_dims=2)
+    unit = unit_scale(real_tensor(matrices, "matrices", least_dims=2))
     rank = integer(rank, "rank", least=1, most=min(matrices.shape[-2:]))
-    U, S, Vh = torch.linalg.svd(matrices, full_matrices=False)
-    return U[..., :rank] * S[..., None, :rank] @ Vh[..., :rank, :]
+    return unit * _Truncation.apply(matrices / unit, rank)[0]
+
+
+class _Truncation(torch.autograd.Function):
+    """A ↦ A_r, differentiable wherever σ_r > σ_{r+1}, though U, S and V need not be."""
+
+    @staticmethod
+    def forward(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        U, S, Vh = torch.linalg.svd(matrices, full_matrices=False)
+        return U[..., :rank] * S[..., None, :rank] @ Vh[..., :rank, :], U, S, Vh
+
+    @staticmethod
+    def setup_context(ctx, inputs: tuple, output: tuple) -> None:
+        ctx.rank = inputs[1]
+        ctx.save_for_backward(*output[1:])
+        ctx.mark_non_differentiable(*output[1:])
+
+    @staticmethod
+    @once_differentiable
+    @own_precision
+    def backward(ctx, G: Tensor, *_: Tensor) -> tuple[Tensor, None]:
+        """P_U G + G P_V − P_U G P_V, as if σ_k were 0 for k > r, and what these σ_k add.
+
+        In the singular bases the differential of A_r mixes the entries a = (i, k) and b = (k, i) of
+        each pair i ≤ r < k: a becomes (σ_i² a + σ_i σ_k b)/(σ_i² − σ_k²), and b alike. No difference of
+        two kept or two cut σ occurs. The map is its own adjoint.
+        """
+        (U, S, Vh), r = ctx.saved_tensors, ctx.rank
+        U1, U2, V1, V2 = U[..., :r], U[..., r:], Vh[..., :r, :].mT, Vh[..., r:, :].mT
+        gap = S[..., r - 1] - S[..., r : r + 1].sum(-1)
+        rounding = max(G.shape[-2:]) * torch.finfo(S.dtype).eps * S[..., 0]
+        if S.shape[-1] > r and ((gap <= rounding) & G.any(-1).any(-1)).any():
+            raise ValueError(
+                f"matrices must have σ_{r} > σ_{r + 1} for a gradient: where they are equal, the "
+                f"truncation to rank {r} is not differentiable"
+            )
+        above, below = S[..., :r, None], S[..., None, r:]
+        weights = below / (above - below) / (above + below)
+        a, b = U1.mT @ G @ V2, (U2.mT @ G @ V1).mT
+        projected = U1 @ (U1.mT @ G)
+        projected = projected + (G - projected) @ V1 @ V1.mT
+        mixed = U1 @ (weights * (below * a + above * b)) @ V2.mT
+        return projected + mixed + U2 @ (weights * (below * b + above * a)).mT @ V1.mT, None
 
 
 def distance_to_rank_one(tokens: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch"]:
@@ -104,9 +166,15 @@ def distance_to_rank_one(tokens: Float[Tensor, "*batch n d"]) -> Float[Tensor, "
     x̄ is the mean row. Dong, Cordonnier & Loukas 2021 measure it from the nearest such row, in another norm.
     0 for a zero matrix.
     """
-    real_tensor(tokens, "tokens", least_dims=2)
+    tokens = tokens / unit_scale(real_tensor(tokens, "tokens", least_dims=2))
     residual = tokens - tokens.mean(-2, keepdim=True)
-    return _divide(torch.linalg.matrix_norm(residual), torch.linalg.matrix_norm(tokens))
+    return divide(torch.linalg.matrix_norm(residual), torch.linalg.matrix_norm(tokens))
+
+
+def divide(numerator: Tensor, denominator: Tensor) -> Tensor:
+    """Quotient, and 0 where the denominator is 0 (a zero matrix has rank 0)."""
+    zero = denominator == 0
+    return torch.where(zero, 0, numerator / denominator.masked_fill(zero, 1))
 
 
 def _singular_values(matrices: Tensor) -> Tensor:
@@ -116,14 +184,10 @@ def _singular_values(matrices: Tensor) -> Tensor:
     is still factored alone, so the numbers are the same.
     """
     halves = matrices.flatten(0, -3).chunk(2) if matrices.ndim > 2 else ()
-    if len(halves) < 2 or matrices.requires_grad or matrices.device.type != "cpu":
+    # Another thread knows nothing of a derivative, forward or backward.
+    derived = matrices.requires_grad or forward_ad.unpack_dual(matrices).tangent is not None
+    if len(halves) < 2 or derived or matrices.device.type != "cpu":
         return torch.linalg.svdvals(matrices)
     with ThreadPoolExecutor(2) as threads:
         values = torch.cat(list(threads.map(torch.linalg.svdvals, halves)))
     return values.unflatten(0, matrices.shape[:-2])
-
-
-def _divide(numerator: Tensor, denominator: Tensor) -> Tensor:
-    """Quotient, and 0 where the denominator is 0 (a zero matrix has rank 0)."""
-    zero = denominator == 0
-    return torch.where(zero, 0, numerator / denominator.masked_fill(zero, 1))

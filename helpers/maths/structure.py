@@ -2,6 +2,10 @@
 
 A diagnostic is one number, and it comes with a null. The number says how far a matrix is from a
 structure. The null, the same number on matrices without the structure, says what chance gives.
+
+The diagnostics take matrices of shape (…, n, n) and raise TypeError for anything but real floating
+tensors, ValueError for matrices that are not square, not finite or empty. All but
+``row_stochastic_distance`` are the same at every scale of the matrix; a zero matrix has distance 0.
 """
 
 import math
@@ -12,9 +16,9 @@ import torch
 from jaxtyping import Float, Float64, Int64
 from torch import Tensor
 
-from helpers.maths.checks import integer, real_tensor
-from helpers.maths.draws import gaussian, generator, orders
-from helpers.maths.spectrum import spectrum
+from helpers.maths.checks import integer, own_precision, real_tensor, square_matrices
+from helpers.maths.draws import Seed, gaussian, generator, orders
+from helpers.maths.spectrum import divide, spectrum, unit_scale
 
 BAND_ENERGY = 0.99
 SAME_SIGMA = 1e-5
@@ -66,7 +70,7 @@ def diagnose(
     truth: Float[Tensor, "n n"] | None = None,
     rank: int | None = None,
     draws: int = 199,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> dict[str, Reading]:
     """All diagnostics of one square matrix by name, in float64, each with its nulls.
 
@@ -85,12 +89,11 @@ def diagnose(
     square, not finite, zero or smaller than 4×4, for a ``truth`` of another shape, for ``rank``
     outside 1 … n and for fewer than two draws.
     """
-    matrix = _square(matrix, "matrix")
-    n, scale = len(matrix), matrix.abs().max()
-    matrix = matrix / scale  # whose squares neither over- nor underflow
+    matrix = _one_matrix(matrix, "matrix")
+    n, scale = len(matrix), unit_scale(matrix)
+    matrix = matrix / scale  # whose norm neither over- nor underflows
     rank = max(1, n // 8) if rank is None else integer(rank, "rank", least=1, most=n)
-    draws, seed = integer(draws, "draws", least=2), integer(seed, "seed", least=0)
-    stream = generator(seed, "diagnose")
+    draws, stream = integer(draws, "draws", least=2), generator(seed, "diagnose")
     rows, columns = orders(n, 2, draws, seed=stream).to(matrix.device)
     permuted = matrix[rows[:, :, None], columns[:, None, :]]
     places = orders(n * n, draws, seed=stream).to(matrix.device)
@@ -99,6 +102,7 @@ def diagnose(
     size = torch.linalg.matrix_norm(matrix) / torch.linalg.matrix_norm(normal)
     normal = normal * size[:, None, None]
     sigma = spectrum(matrix).singular_values
+    row_sum = float((1 / scale).clamp(max=torch.finfo(scale.dtype).max))
 
     measures = {  # name → function, and the side on which there is structure
         "low_rank": (lambda A: low_rank_distance(A, rank), "low"),
@@ -106,13 +110,13 @@ def diagnose(
         "circulant": (circulant_distance, "low"),
         "fourier_off_diagonal": (fourier_off_diagonal, "low"),
         "bandwidth": (bandwidth, "low"),
-        "row_stochastic": (lambda A: row_stochastic_distance(scale * A), "low"),
+        "row_stochastic": (lambda A: row_stochastic_distance(A, row_sum), "low"),
         "flatness": (flatness, "high"),
         "sinusoidal_vectors": (lambda A: sinusoidal_vectors(A, sigma), "high"),
         "sinusoidal_rows": (sinusoidal_rows, "high"),
     }
     if truth is not None:
-        truth = _square(truth, "truth").to(matrix)
+        truth = _one_matrix(truth, "truth").to(matrix)
         if truth.shape != matrix.shape:
             raise ValueError(
                 f"truth must have the matrix's shape {tuple(matrix.shape)}, not {tuple(truth.shape)}"
@@ -128,50 +132,61 @@ def diagnose(
 
 
 def low_rank_distance(matrices: Float[Tensor, "*batch n n"], rank: int) -> Float[Tensor, "*batch"]:
-    """‖A − A_r‖_F/‖A‖_F = √(Σ_{k>r}σ²/Σσ²), the distance to rank r (Eckart & Young 1936)."""
-    squares = spectrum(matrices).singular_values.square()
-    return (squares[..., rank:].sum(-1) / squares.sum(-1)).sqrt()
+    """‖A − A_r‖_F/‖A‖_F = √(Σ_{k>r}σ²/Σσ²), the distance to rank r (Eckart & Young 1936).
+
+    Raises ValueError unless 1 ≤ ``rank`` ≤ n.
+    """
+    squares = spectrum(square_matrices(matrices, "matrices")).relative_values.square()
+    rank = integer(rank, "rank", least=1, most=matrices.shape[-1])
+    return divide(squares[..., rank:].sum(-1), squares.sum(-1)).sqrt()
 
 
 def toeplitz_distance(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
     """‖A − P(A)‖_F/‖A‖_F, where P replaces each diagonal i − j = const by its mean."""
-    n = matrices.shape[-1]
-    return _distance(_means(matrices, _lags(n) + n - 1), matrices)
+    matrices = _scaled(matrices)
+    labels = _lags(matrices) + matrices.shape[-1] - 1
+    means = _sums(matrices, labels) / labels.flatten().bincount()
+    return _distance(means[..., labels], matrices)
 
 
 def circulant_distance(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
-    """‖A − P(A)‖_F/‖A‖_F, where P replaces each set i − j = const (mod n) by its mean."""
-    return _distance(_means(matrices, _lags(matrices.shape[-1], circular=True)), matrices)
+    """‖A − P(A)‖_F/‖A‖_F, where P replaces each set i − j = const (mod n) by its mean.
+
+    The circulant matrices are those with diagonal F A Fᴴ, F the unitary DFT, which changes no distance
+    (Gray 2006, section 3.1): this is the square root of :func:`fourier_off_diagonal`.
+    """
+    return fourier_off_diagonal(matrices).sqrt()
 
 
 def fourier_off_diagonal(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
-    """Share of ‖A‖_F² off the diagonal of F A Fᴴ, with F the unitary DFT.
-
-    It is the square of the circulant distance: the circulant matrices are those with diagonal
-    F A Fᴴ (Gray 2006, section 3.1), and F changes no distance.
-    """
-    moved = torch.fft.ifft(torch.fft.fft(matrices, dim=-2, norm="ortho"), dim=-1, norm="ortho")
+    """Share of ‖A‖_F² off the diagonal of F A Fᴴ, with F the unitary DFT."""
+    moved = torch.fft.ifft(torch.fft.fft(_scaled(matrices), dim=-2), dim=-1)
     energy = moved.abs().square()
     outside = energy - torch.diag_embed(energy.diagonal(dim1=-2, dim2=-1))
-    return outside.sum((-2, -1)) / energy.sum((-2, -1))
+    return divide(outside.sum((-2, -1)), energy.sum((-2, -1)))
 
 
 def bandwidth(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
     """Smallest b such that the entries at most b places off the diagonal hold 99 % of ‖A‖_F²."""
-    held = _sums(matrices.square(), _lags(matrices.shape[-1]).abs()).cumsum(-1)
+    matrices = _scaled(matrices)
+    held = _sums(matrices.square(), _lags(matrices).abs()).cumsum(-1)
     # A share of exactly 99 % may miss it by rounding.
     return (held < (BAND_ENERGY - ROUNDING) * held[..., -1:]).sum(-1).to(matrices)
 
 
-def row_stochastic_distance(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
-    """‖A − P(A)‖_F/‖A‖_F, where P(A) is the nearest matrix with A_ij ≥ 0 and row sums 1.
+def row_stochastic_distance(
+    matrices: Float[Tensor, "*batch n n"], row_sum: float = 1.0
+) -> Float[Tensor, "*batch"]:
+    """‖A − P(A)‖_F/‖A‖_F, where P(A) is the nearest matrix with A_ij ≥ 0 and row sums ``row_sum``.
 
     Each row is projected on the simplex: max(a − θ, 0) with the θ that makes the sum 1 (Duchi et
     al. 2008, Figure 1). Unlike the other distances, this one depends on the scale of A.
     """
+    unit = unit_scale(square_matrices(matrices, "matrices")).clamp(min=row_sum)
+    matrices = matrices / unit
     ordered = matrices.sort(-1, descending=True).values
     counts = torch.arange(1, matrices.shape[-1] + 1, device=matrices.device)
-    shifts = (ordered.cumsum(-1) - 1) / counts
+    shifts = (ordered.cumsum(-1) - row_sum / unit) / counts
     support = (ordered > shifts).sum(-1, keepdim=True).clamp(min=1)
     nearest = (matrices - shifts.gather(-1, support - 1)).clamp(min=0)
     return _distance(nearest, matrices)
@@ -179,28 +194,32 @@ def row_stochastic_distance(matrices: Float[Tensor, "*batch n n"]) -> Float[Tens
 
 def flatness(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
     """Participation ratio of σ² over n: 1 if all σ are equal, 1/n for rank one, ½ for large Gaussian A."""
+    matrices = square_matrices(matrices, "matrices")
     return spectrum(matrices).participation_ratio / matrices.shape[-1]
 
 
+@own_precision
 def sinusoidal_rows(matrices: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch"]:
     """:func:`sinusoid_overlap` of the rows, in the mean weighted by their squared norms."""
+    matrices = _scaled(matrices)
     held = _held_by_sinusoids(matrices.mT).amax(-2)
-    return held.sum(-1) / matrices.square().sum((-2, -1))
+    return divide(held.sum(-1), matrices.square().sum((-2, -1)))
 
 
+@own_precision
 def sinusoidal_vectors(
     matrices: Float[Tensor, "*batch n n"], singular_values: Float[Tensor, "n"]
 ) -> Float[Tensor, "*batch"]:
     """:func:`sinusoid_overlap` of the left and right singular vectors, in the mean weighted by σ².
 
-    ``singular_values`` are the σ, descending, that weight the vectors and group them: where two σ
-    differ by less than 1e-5 σ₁ their vectors are known up to a rotation only, and the subspace is
-    measured.
+    ``singular_values`` are the σ, descending and not all 0, that weight the vectors and group them:
+    where two σ differ by less than 1e-5 σ₁ their vectors are known up to a rotation only, and the
+    subspace is measured.
     """
-    U, _, Vh = torch.linalg.svd(matrices)
-    weights = (singular_values / singular_values[0]).square()
-    gaps = singular_values[:-1] - singular_values[1:] > SAME_SIGMA * singular_values[0]
-    ends = [*(gaps.nonzero().flatten() + 1).tolist(), len(weights)]
+    U, _, Vh = torch.linalg.svd(_scaled(matrices))
+    sigma = real_tensor(singular_values, "singular_values") / singular_values[0]
+    weights = sigma.square()
+    ends = [*((sigma[:-1] - sigma[1:] > SAME_SIGMA).nonzero().flatten() + 1).tolist(), len(sigma)]
     groups = [(i, j) for i, j in zip([0, *ends], ends, strict=False) if j - i > 1]
     means = []
     for side in (U, Vh.mT):
@@ -212,6 +231,7 @@ def sinusoidal_vectors(
     return (means[0] + means[1]) / 2
 
 
+@own_precision
 def sinusoid_overlap(basis: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batch"]:
     """How nearly the span of k orthonormal columns is a span of sinusoids: 1 if it is.
 
@@ -220,9 +240,9 @@ def sinusoid_overlap(basis: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batc
     most nearly a sinusoid is taken out, then the next one, and the k shares are averaged. The
     choice is greedy, so the mean is a lower bound; it is the same for every orthonormal basis of the
     subspace. The frequencies are the multiples of 1/(4n) and 1/(4(n + 1)), those of the DFT, the
-    DCT-II and the DST-I among them.
+    DCT-II and the DST-I among them. Raises ValueError for columns that are not orthonormal.
     """
-    n, k = basis.shape[-2:]
+    n, k = _orthonormal(basis, "basis").shape[-2:]
     if k == n:
         return torch.ones(basis.shape[:-2], dtype=basis.dtype, device=basis.device)
     parts, shares = torch.einsum("fns,...nk->...fsk", _sinusoids(n).to(basis), basis), []
@@ -244,14 +264,20 @@ def sinusoid_overlap(basis: Float[Tensor, "*batch n k"]) -> Float[Tensor, "*batc
     return torch.stack(shares).mean(0)
 
 
+@own_precision
 def principal_angles(
     U: Float[Tensor, "*batch n r"], W: Float[Tensor, "*batch n r"]
 ) -> Float[Tensor, "*batch r"]:
     """Principal angles in radians, ascending, between the spans of two orthonormal bases.
 
     Björck & Golub 1973: the cosines are the singular values of UᵀW, the sines those of W − UUᵀW.
-    Each angle is taken from the one of the two that rounding hurts less.
+    Each angle is taken from the one of the two that rounding hurts less (scipy 1.17's
+    ``subspace_angles`` mixes them up where small and large angles meet, and is off by 1e-8 there).
+    Raises ValueError for bases that are not orthonormal or not of one shape.
     """
+    if _orthonormal(U, "U").shape[-2:] != _orthonormal(W, "W").shape[-2:]:
+        shapes = f"{tuple(U.shape)} and {tuple(W.shape)}"
+        raise ValueError(f"U and W must have as many rows and columns, but are {shapes}")
     cross = U.mT @ W
     cosines = torch.linalg.svdvals(cross).clamp(max=1)
     sines = torch.linalg.svdvals(W - U @ cross).flip(-1).clamp(max=1)
@@ -273,7 +299,7 @@ def input_dependence(
     outputs: Float[Tensor, "samples n width"],
     *,
     draws: int = 199,
-    seed: int = 0,
+    seed: Seed = 0,
 ) -> Reading:
     """Do all samples share one operator? If not, it depends on the sample, and maybe on its input.
 
@@ -301,9 +327,9 @@ def input_dependence(
             f"inputs must have at least 2 samples of width 2 and more than n = {n} columns in all, "
             f"not {samples} of width {width}"
         )
-    integer(draws, "draws", least=2)
-    stream = generator(seed, "input dependence")
-    x, y = inputs.mT.flatten(0, 1), outputs.mT.flatten(0, 1)  # one pair per row
+    draws, stream = integer(draws, "draws", least=2), generator(seed, "input dependence")
+    pairs = (part.mT.flatten(0, 1) for part in (inputs, outputs))  # one per row
+    x, y = (rows / unit_scale(rows) for rows in pairs)
     # gelsd, because PyTorch (2.13) leaves a list unset that the default, gelsy, reads if x has not full rank.
     residuals = y - x @ torch.linalg.lstsq(x, y, driver="gelsd").solution
     if torch.linalg.norm(residuals) < 1e-9 * torch.linalg.norm(y):
@@ -320,46 +346,48 @@ def input_dependence(
     return Reading(value, {"regrouped": torch.stack([correlation(o) for o in dealt])}, "high")
 
 
-def _square(matrix: Tensor, name: str) -> Tensor:
-    real_tensor(matrix, name, least_dims=2)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
-        raise ValueError(
-            f"{name} must be one square matrix, but its shape is {tuple(matrix.shape)}"
-        )
-    if len(matrix) < 4:
-        raise ValueError(f"{name} must be at least 4×4, but its shape is {tuple(matrix.shape)}")
-    if not matrix.any():
-        raise ValueError(f"{name} must not be zero: it has no direction to diagnose")
+def _one_matrix(matrix: Tensor, name: str) -> Tensor:
+    square_matrices(matrix, name)
+    if matrix.ndim != 2 or len(matrix) < 4 or not matrix.any():
+        shape = f"its shape is {tuple(matrix.shape)}"
+        raise ValueError(f"{name} must be one matrix, at least 4×4 and not zero; {shape}")
     return matrix.detach().double()
 
 
+def _orthonormal(basis: Tensor, name: str) -> Tensor:
+    gram = real_tensor(basis, name, least_dims=2).mT @ basis
+    if (gram - torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)).abs().max() > 1e-3:
+        raise ValueError(
+            f"{name} must have orthonormal columns; torch.linalg.qr gives such a basis"
+        )
+    return basis
+
+
+def _scaled(matrices: Tensor) -> Tensor:
+    """The square matrices of a diagnostic that doesn't depend on their scale."""
+    return square_matrices(matrices, "matrices") / unit_scale(matrices)
+
+
 def _distance(nearest: Tensor, matrices: Tensor) -> Tensor:
-    """‖A − nearest‖_F/‖A‖_F of each matrix A of a batch, whatever its scale."""
+    """‖A − nearest‖_F/‖A‖_F of each matrix A of a batch."""
 
     def size(part: Tensor) -> Tensor:
-        largest = part.abs().amax((-2, -1), keepdim=True).clamp(min=torch.finfo(part.dtype).tiny)
-        return largest[..., 0, 0] * torch.linalg.matrix_norm(part / largest)
+        unit = unit_scale(part)
+        return unit[..., 0, 0] * torch.linalg.matrix_norm(part / unit)
 
-    return size(matrices - nearest) / size(matrices)
-
-
-def _lags(n: int, circular: bool = False) -> Int64[Tensor, "n n"]:
-    """i − j, modulo n if ``circular``."""
-    index = torch.arange(n)
-    lags = index[:, None] - index
-    return lags % n if circular else lags
+    return divide(size(matrices - nearest), size(matrices))
 
 
-def _means(matrices: Tensor, labels: Int64[Tensor, "n n"]) -> Tensor:
-    """Every entry replaced by the mean of those with its label: an orthogonal projection."""
-    counts = labels.flatten().bincount().to(matrices.device)
-    return (_sums(matrices, labels) / counts)[..., labels.to(matrices.device)]
+def _lags(matrices: Tensor) -> Int64[Tensor, "n n"]:
+    """i − j."""
+    index = torch.arange(matrices.shape[-1], device=matrices.device)
+    return index[:, None] - index
 
 
 def _sums(matrices: Tensor, labels: Int64[Tensor, "n n"]) -> Tensor:
     """The sum of the entries of each label 0, 1, … : (…, labels)."""
     sums = matrices.new_zeros(*matrices.shape[:-2], int(labels.max()) + 1)
-    return sums.index_add(-1, labels.flatten().to(matrices.device), matrices.flatten(-2))
+    return sums.index_add(-1, labels.flatten(), matrices.flatten(-2))
 
 
 def _held_by_sinusoids(vectors: Tensor) -> Tensor:

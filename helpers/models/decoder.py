@@ -19,12 +19,12 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from helpers.maths.attention import attention_weights, causal_mask
-from helpers.maths.checks import integer
-from helpers.maths.draws import gaussian, generator
+from helpers.maths.checks import integer, is_true, own_precision
+from helpers.maths.draws import Seed, gaussian, generator
 from helpers.models.files import read_verified
 
 DECODER_FILE = Path(__file__).parents[1] / "data" / "decoder.safetensors"
-DECODER_SHA256 = "a930150c3d473aa3ca600ee8adc9e692df6efc2c862978013f70ffb381274dcd"
+DECODER_SHA256 = "aee6cff7a15852f63a15e26d2ebf45782fd78d0bdc7219304fa6bf7ecbdb2fb4"
 
 BYTES = 256
 """Size of the vocabulary: text is its UTF-8 bytes."""
@@ -45,25 +45,20 @@ class Block(nn.Module):
         self.attention_norm, self.mlp_norm = nn.LayerNorm(width), nn.LayerNorm(width)
         # Row vectors times matrices, as in the text: queries = x W_Q. Head h owns the columns
         # h·d … (h+1)·d − 1 of W_Q, W_K and W_V, and the same rows of W_O.
-        self.W_Q, self.W_K, self.W_V, self.W_O = (
-            nn.Parameter(torch.empty(width, width)) for _ in range(4)
-        )
-        self.mlp = nn.Sequential(
-            nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width)
-        )
+        matrices = (nn.Parameter(torch.empty(width, width)) for _ in range(4))
+        self.W_Q, self.W_K, self.W_V, self.W_O = matrices
+        inner = 4 * width
+        self.mlp = nn.Sequential(nn.Linear(width, inner), nn.GELU(), nn.Linear(inner, width))
 
-    def queries_keys(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotated queries and keys (batch, heads, n, d) of the stream x (batch, n, width)."""
+    def queries_keys_values(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Rotated queries and keys, and values (batch, heads, n, d) of the stream x (batch, n, width)."""
         x = self.attention_norm(x)
-        return rotate(self._split(x @ self.W_Q)), rotate(self._split(x @ self.W_K))
+        queries, keys, values = (self._split(x @ W) for W in (self.W_Q, self.W_K, self.W_V))
+        return rotate(queries), rotate(keys), values
 
-    def values(self, x: Tensor) -> Tensor:
-        """Values (batch, heads, n, d)."""
-        return self._split(self.attention_norm(x) @ self.W_V)
-
-    def forward(self, x: Tensor, weights: Tensor) -> Tensor:
-        """The block's output with ``weights`` (batch, heads, n, n) as its attention matrices."""
-        x = x + (weights @ self.values(x)).transpose(-3, -2).flatten(-2) @ self.W_O
+    def forward(self, x: Tensor, mixed: Tensor) -> Tensor:
+        """The block's output with ``mixed`` = A·values (batch, heads, n, d)."""
+        x = x + mixed.transpose(-3, -2).flatten(-2) @ self.W_O
         return x + self.mlp(self.mlp_norm(x))
 
     def _split(self, rows: Tensor) -> Tensor:  # (batch, n, width) → (batch, heads, n, d)
@@ -82,7 +77,7 @@ class Decoder(nn.Module):
     """
 
     def __init__(
-        self, *, seed: int, width: int = 96, layers: int = 4, heads: int = 4, context: int = 256
+        self, *, seed: Seed, width: int = 96, layers: int = 4, heads: int = 4, context: int = 256
     ) -> None:
         super().__init__()
         width, heads = integer(width, "width", least=1), integer(heads, "heads", least=1)
@@ -114,6 +109,7 @@ class Decoder(nn.Module):
                 variance = 1 / fan_in / (2 * len(self.blocks) if writes else 1)
                 parameter.copy_(math.sqrt(variance) * gaussian(*parameter.shape, seed=stream))
 
+    @own_precision
     def forward(
         self, tokens: Int64[Tensor, "batch n"], transform: Transform | None = None
     ) -> Float[Tensor, "batch n 256"]:
@@ -125,15 +121,13 @@ class Decoder(nn.Module):
         Raises TypeError unless ``tokens`` is an int64 tensor, ValueError unless it is
         two-dimensional, not empty, within 0 … 255 and no longer than the context.
         """
-        return self.norm(self._stream(tokens, transform)) @ self.embedding.weight.T
+        return self.norm(self._stream(tokens, transform)[0]) @ self.embedding.weight.T
 
     def attention(
         self, tokens: Int64[Tensor, "batch n"]
     ) -> Float[Tensor, "batch layers heads n n"]:
         """Attention matrices of every layer and head, rows summing to one, upper triangle 0."""
-        weights: list[Tensor] = []
-        self._stream(tokens, lambda _, A: weights.append(A) or A)
-        return torch.stack(weights, 1)
+        return torch.stack([weights for weights, *_ in self._stream(tokens)[1]], 1)
 
     def queries_keys(
         self, tokens: Int64[Tensor, "batch n"]
@@ -145,26 +139,23 @@ class Decoder(nn.Module):
         self, tokens: Int64[Tensor, "batch n"]
     ) -> tuple[Float[Tensor, "batch layers heads n d"], ...]:
         """Queries, keys and values of every layer and head."""
-        triples: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._stream(tokens, None, triples)
-        return tuple(torch.stack(part, 1) for part in zip(*triples, strict=True))
+        rows = [part for _, *part in self._stream(tokens)[1]]
+        return tuple(torch.stack(part, 1) for part in zip(*rows, strict=True))
 
+    @own_precision
     def _stream(
-        self,
-        tokens: Tensor,
-        transform: Transform | None,
-        triples: list[tuple[Tensor, Tensor, Tensor]] | None = None,
-    ) -> Tensor:
+        self, tokens: Tensor, transform: Transform | None = None
+    ) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor, Tensor]]]:
+        """What the last block puts out; A, queries, keys and values of every layer."""
         check_tokens(tokens, self.context)
         mask = causal_mask(tokens.shape[1], device=tokens.device)
-        x = self.embedding(tokens)
+        x, parts = self.embedding(tokens), []
         for layer, block in enumerate(self.blocks):
-            queries, keys = block.queries_keys(x)
-            if triples is not None:
-                triples.append((queries, keys, block.values(x)))
+            queries, keys, values = block.queries_keys_values(x)
             weights = attention_weights(queries, keys, mask=mask)
-            x = block(x, weights if transform is None else transform(layer, weights))
-        return x
+            parts.append((weights, queries, keys, values))
+            x = block(x, (weights if transform is None else transform(layer, weights)) @ values)
+        return x, parts
 
 
 def rotate(rows: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
@@ -175,16 +166,12 @@ def rotate(rows: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
     n, d = rows.shape[-2:]
     speeds = ROTATION_BASE ** (-torch.arange(0, d, 2, dtype=rows.dtype, device=rows.device) / d)
     angles = torch.arange(n, dtype=rows.dtype, device=rows.device)[:, None] * speeds
-    first, second = rows.chunk(2, -1)
-    turned = (
-        first * angles.cos() - second * angles.sin(),
-        first * angles.sin() + second * angles.cos(),
-    )
-    return torch.cat(turned, -1)
+    (first, second), cos, sin = rows.chunk(2, -1), angles.cos(), angles.sin()
+    return torch.cat((first * cos - second * sin, first * sin + second * cos), -1)
 
 
 def load_decoder(
-    path: Path = DECODER_FILE,
+    path: Path | str = DECODER_FILE,
     sha256: str = DECODER_SHA256,
     *,
     device: torch.device | str = "cpu",
@@ -195,7 +182,7 @@ def load_decoder(
     Raises :class:`helpers.models.files.ModelFileError` when the file is missing or its SHA-256 is not
     ``sha256``; nothing is read from a file that fails.
     """
-    weights = safetensors.torch.load(read_verified(Path(path), sha256))
+    weights = safetensors.torch.load(read_verified(path, sha256))
     decoder = Decoder(seed=0)
     decoder.load_state_dict(weights)
     return decoder.to(device=device, dtype=dtype).eval().requires_grad_(False)
@@ -219,6 +206,6 @@ def check_tokens(tokens: object, context: int) -> None:
         raise ValueError(f"tokens must have shape (batch, n) and not be empty, not {shape}")
     if shape[1] > context:
         raise ValueError(f"tokens must have at most {context} columns, the context, not {shape[1]}")
-    least, most = int(tokens.min()), int(tokens.max())
-    if least < 0 or most >= BYTES:
+    if is_true(((tokens < 0) | (tokens >= BYTES)).any(), "tokens"):
+        least, most = int(tokens.min()), int(tokens.max())
         raise ValueError(f"tokens must lie in 0 … {BYTES - 1}, but run {least} … {most}")

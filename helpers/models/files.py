@@ -8,11 +8,12 @@ class ModelFileError(ValueError):
     """A model file is missing, or is not the file that the book was written with."""
 
 
-def read_verified(path: Path, sha256: str) -> bytes:
+def read_verified(path: Path | str, sha256: str) -> bytes:
     """The file's bytes if their SHA-256 is ``sha256``, else :class:`ModelFileError`.
 
     The bytes that were hashed are the bytes that are returned: the file is read once.
     """
+    path = Path(path)
     try:
         content = path.read_bytes()
     except OSError as error:

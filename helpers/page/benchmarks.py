@@ -24,6 +24,8 @@ class Timing:
     seconds: Float64[Tensor, "rounds"]
     errors: Float64[Tensor, "results"] | None
     """In the unit that the group's benchmark states; None if nothing was compared."""
+    bytes: int | None = None
+    """What is kept and the peak while it runs; None if that wasn't measured."""
 
 
 Methods = dict[str, dict[int, Timing]]
@@ -35,7 +37,7 @@ def load_benchmarks(path: Path = RESULTS) -> dict[str, Methods]:
     groups: dict[str, Methods] = {}
     for entry in json.loads(path.read_text(encoding="utf-8"))["benchmarks"]:
         errors = torch.tensor(entry["errors"]).double() if "errors" in entry else None
-        timing = Timing(torch.tensor(entry["seconds"]).double(), errors)
+        timing = Timing(torch.tensor(entry["seconds"]).double(), errors, entry.get("bytes"))
         methods = groups.setdefault(entry["group"], {})
         methods.setdefault(entry["method"], {})[entry["size"]] = timing
     return {
@@ -51,9 +53,8 @@ def time_ratio(
 
     Over all pairs of a round of one with a round of the other.
     """
-    ratios = (first[:, None] / second[None, :]).flatten()
-    low, high = ratios.quantile(torch.tensor([LOW, HIGH]).to(ratios)).tolist()
-    return float(ratios.median()), low, high
+    low, middle, high = np.quantile(first[:, None] / second, (LOW, 0.5, HIGH)).tolist()
+    return middle, low, high
 
 
 def exponent(timings: dict[int, Timing], least: int = 0) -> tuple[float, float, float]:

@@ -44,15 +44,23 @@ def check(
     for number, (arguments, expected) in enumerate(cases, start=1):
         try:
             got = answer(*(a.clone() if isinstance(a, Tensor) else a for a in arguments))
-        except Exception as error:  # whatever a reader writes must not stop the notebook
-            return Feedback(
-                False, f"Not yet: case {number} raised {type(error).__name__}: {error}. {hint}"
-            )
+        except KeyboardInterrupt:  # an answer without an end has been stopped
+            raise
+        except BaseException as error:  # whatever a reader writes must not stop the notebook
+            problem = f"case {number} raised {type(error).__name__}{_said(error)}"
+            return Feedback(False, f"Not yet: {problem}. {hint}")
         problem = _difference(got, expected, tolerance)
         if problem:
             return Feedback(False, f"Not yet: in case {number} {problem}. {hint}")
     agree = "the case agrees" if len(cases) == 1 else f"all {len(cases)} cases agree"
     return Feedback(True, f"Correct: {agree} within {tolerance:g}.")
+
+
+def _said(error: BaseException) -> str:
+    try:
+        return f": {error}"
+    except Exception:  # its own __str__ may be part of what went wrong
+        return ""
 
 
 def _difference(got: object, expected: object, tolerance: float) -> str | None:
@@ -62,21 +70,24 @@ def _difference(got: object, expected: object, tolerance: float) -> str | None:
         # One complex side makes both complex: a right real part with a wrong imaginary one is wrong.
         is_complex = any(torch.as_tensor(side).is_complex() for side in (got, expected))
         dtype = torch.complex128 if is_complex else torch.float64
-        got = torch.as_tensor(got, dtype=dtype).detach()
-    except (TypeError, ValueError, RuntimeError):
-        return f"the function returned a {type(got).__name__}, which is no number or tensor"
+        tensor = torch.as_tensor(got, dtype=dtype).detach().to("cpu").to_dense()
+        shape = tuple(tensor.shape)
+    except Exception:  # a text, a tensor without values, whatever can't be compared
+        return (
+            f"the function returned a {type(got).__name__}, which is no number or tensor of numbers"
+        )
     expected = torch.as_tensor(expected, dtype=dtype).detach()
-    if got.shape != expected.shape:
-        return f"the shape is {tuple(got.shape)}, expected {tuple(expected.shape)}"
-    error = float((got - expected).abs().max())
-    if not error <= tolerance:
-        return f"the answer is off by {error:.3g}{_values(got, expected)}"
+    if shape != expected.shape:
+        return f"the shape is {shape}, expected {tuple(expected.shape)}"
+    # Two infinities of the same sign are equal, though their difference is no number.
+    error = torch.where(tensor == expected, 0, tensor - expected).abs()
+    worst = float(error.max()) if error.numel() else 0.0
+    if not worst <= tolerance:
+        return f"the answer is off by {worst:.3g}{_values(tensor, expected)}"
     return None
 
 
 def _values(got: Tensor, expected: Tensor) -> str:
-    return (
-        f" ({float(got):.6g}, expected {float(expected):.6g})"
-        if got.ndim == 0 and not got.is_complex()
-        else ""
-    )
+    if got.ndim or got.is_complex():
+        return ""
+    return f" ({float(got):.6g}, expected {float(expected):.6g})"

@@ -1,0 +1,81 @@
+"""What every training of a layer shares: Adam with one cycle of its rate, and numbers that keep their precision."""
+
+from collections.abc import Callable, Iterable, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from tqdm import tqdm
+
+
+def one_cycle(
+    parts: Sequence[Iterable[nn.Parameter]],
+    rates: Sequence[float],
+    loss: Callable[[int], Float[Tensor, ""]],
+    *,
+    steps: int,
+    name: str,
+    clip: float | None = None,
+    progress: bool = True,
+) -> None:
+    """``steps`` steps of Adam on ``loss(step)``, the learning rate of each of the ``parts`` rising and falling once.
+
+    ``rates`` are the peaks (Smith & Topin 2018, torch's ``OneCycleLR``). ``loss`` is called before each
+    step; draws and records are its own affair. ``clip`` bounds the gradient's norm over the first part.
+    A progress bar called ``name`` appears after five seconds.
+    """
+    optimizer = torch.optim.Adam([{"params": list(part)} for part in parts])
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, list(rates), total_steps=steps)
+    for step in tqdm(range(steps), name, disable=not progress, delay=5, leave=False):
+        update(optimizer, loss(step), clip=clip)
+        schedule.step()
+
+
+def update(
+    optimizer: torch.optim.Optimizer, loss: Float[Tensor, ""], *, clip: float | None = None
+) -> None:
+    """One step of ``optimizer`` down the gradient of ``loss``, its norm over the first group at most ``clip``."""
+    optimizer.zero_grad()
+    loss.backward()
+    if clip is not None:
+        nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip)
+    optimizer.step()
+
+
+def matching(tensor: Tensor, name: str, dtype: torch.dtype, shape: Sequence[int]) -> Tensor:
+    """``tensor`` if it has this dtype and shape; ValueError that names it otherwise."""
+    if (tensor.dtype, tensor.shape) != (dtype, tuple(shape)):
+        came = f"{tensor.dtype} of shape {tuple(tensor.shape)}"
+        raise ValueError(f"{name} must be {dtype} of shape {tuple(shape)}, not {came}")
+    return tensor
+
+
+def full_precision(function: Callable) -> Callable:
+    """The same outside of the caller's ``torch.autocast``, whose bfloat16 products are off by 1/500."""
+    for device in ("cpu", "cuda"):
+        function = torch.autocast(device, enabled=False)(function)
+    return function
+
+
+def with_gradients(function: Callable) -> Callable:
+    """The same outside of the caller's ``no_grad``, ``inference_mode`` and ``autocast``."""
+    return full_precision(torch.inference_mode(False)(torch.enable_grad()(function)))
+
+
+def unit_of(
+    tensor: Float[Tensor, "..."], dims: tuple[int, ...] | None = None
+) -> Float[Tensor, "..."]:
+    """The power of two below the largest modulus, 1 for zeros; over ``dims``, kept, or over all.
+
+    Dividing by it is exact, and no square over- or underflows afterwards.
+    """
+    largest = (
+        tensor.detach().abs().amax(dims or tuple(range(tensor.ndim)), keepdim=dims is not None)
+    )
+    return torch.where(largest > 0, largest / (2 * torch.frexp(largest).mantissa), 1)
+
+
+def rms(tensor: Float[Tensor, "..."], dims: tuple[int, ...] | None = None) -> Float[Tensor, "..."]:
+    """√(mean of squares) at any scale, over ``dims``, kept, or over all."""
+    unit = unit_of(tensor, dims)
+    return unit * (tensor / unit).square().mean(dims, keepdim=dims is not None).sqrt()
