@@ -1,6 +1,6 @@
 """Helpers of *Attention, Factorized*: factorizations, spectra and their diagnostics.
 
-Imports point one way: maths (``checks``, ``spectrum``, ``attention``, ``nulls``), then data
-(``texts``, ``models``, ``decoder``), then what draws or judges (``figures``, ``explore``,
-``claims``, ``exercises``). The maths never imports matplotlib or ipywidgets.
+Five wings, imported one way: ``maths`` stands on nothing here; ``data``, ``models`` and ``layers`` stand
+on it; ``page`` (claims, figures, explorers, exercises) stands alone. The maths never imports matplotlib
+or ipywidgets. Each wing hands its names on: ``from helpers.maths import spectrum``.
 """

@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "_build" / "elsewhere"
 UNIT_TESTS = ["maths", "layers", "models", "data", "page", "experiments"]
 SETTINGS = {
-    "as it is": {},
+    "none of them": {},
     "no vector units": {
         "ATEN_CPU_CAPABILITY": "default",
         "MKL_CBWR": "COMPATIBLE",
@@ -42,17 +42,17 @@ Moves = dict[tuple[str, str], dict]
 """Cell and place → what by_value.py tells of a number that moved."""
 
 
-def run(paths: list[str], name: str, chosen: dict[str, str]) -> tuple[bool, Moves]:
+def run(arguments: list[str], name: str, chosen: dict[str, str]) -> tuple[bool, Moves]:
     """Whether pytest passes under the ``chosen`` settings, and what moved."""
     file = FOLDER / f"{name}.jsonl"
     file.write_text("", encoding="utf-8")
     others = {key for settings in SETTINGS.values() for key in settings} - {"OMP_NUM_THREADS"}
     environment = {key: value for key, value in os.environ.items() if key not in others}
     here = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
-    options = ["-q", "-n", "2", "--dist", "loadscope", "--nbval", "--nbval-current-env"]
+    options = ["-q", "--dist", "loadscope", "--nbval", "--nbval-current-env"]
     options += ["-p", "by_value", "--moved", str(file), "-c", str(ROOT / "pyproject.toml")]
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", *options, *paths],
+        [sys.executable, "-m", "pytest", *options, *arguments],
         env={**environment, "OMP_NUM_THREADS": "1", **chosen, "PYTHONPATH": here},
         check=False,
     )
@@ -106,7 +106,7 @@ def main() -> None:
     passed, runs = [], []
     for name, chosen in SETTINGS.items():
         print(f"\n{name}: {' '.join(f'{k}={v}' for k, v in chosen.items())}", flush=True)
-        ok, moves = run(sys.argv[1:] or [*tests, *notebooks], name, chosen)
+        ok, moves = run(sys.argv[1:] or ["-n", "2", *tests, *notebooks], name, chosen)
         passed.append(ok)
         runs.append(moves)
     moved, near = listed(runs), near_an_edge(runs, claims.ledger())

@@ -11,7 +11,6 @@ the first time, and stands in contents and index the second time.
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -19,7 +18,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-import ensure_browser
+import browser as browsers
 import matplotlib
 import pdf_tags
 import pypdf
@@ -80,7 +79,7 @@ def table_of_contents() -> list[tuple[str, list[str]]]:
 
 
 def take_apart(browser: Browser) -> Parts:
-    """The article, the headings and the styles of the mathematics of every page."""
+    """The article and the headings of every page."""
     script = (PARTS / "page.js").read_text("utf8")
     names = [name for _, pages in table_of_contents() for name in pages]
     context = browser.new_context(color_scheme="light", viewport={"width": 1280, "height": 900})
@@ -157,16 +156,16 @@ def styles(parts: Parts) -> str:
         f'src: url("{(fonts / file).as_uri()}"); }}'
         for file, (family, style, weight) in FONTS.items()
     )
-    shared = (SITE / "_static" / name for name in ("pygments.css", "book.css", "print.css"))
+    shared = (
+        SITE / "_static" / name for name in ("pygments.css", "katex.css", "book.css", "print.css")
+    )
     sheets = (sheet.read_text("utf8") for sheet in (*shared, PARTS / "book.css"))
     heads = (
         f"@page chapter{number} {{ @top-left {{ content: {css_string(title)}; }} }}\n"
         f"article:nth-of-type({number}) {{ page: chapter{number}; }}"
         for number, title in enumerate((part["headings"][0]["text"] for part in parts.values()), 1)
     )
-    # A letter is styled alike on every page; keep one of each, in order.
-    letters = dict.fromkeys(rule for part in parts.values() for rule in part["math"])
-    return "\n".join([*faces, *sheets, *heads, *letters])
+    return "\n".join([*faces, *sheets, *heads])
 
 
 def css_string(text: str) -> str:
@@ -247,9 +246,7 @@ def make() -> None:
     WORK.mkdir(parents=True, exist_ok=True)
     source, raw, path = WORK / "book.html", WORK / "raw.pdf", SITE / NAME
     with sync_playwright() as playwright:
-        # Chromium refuses its sandbox to root, which is who runs in containers.
-        sandbox = [] if os.name == "nt" or os.geteuid() else ["--no-sandbox"]
-        browser = playwright.chromium.launch(executable_path=ensure_browser.ensure(), args=sandbox)
+        browser = browsers.launch(playwright.chromium)
         source.write_text(compose(take_apart(browser)), "utf8")
         page = browser.new_page(viewport={"width": TEXT_WIDTH, "height": 900}, color_scheme="light")
         page.set_default_timeout(MOST_SECONDS * 1000)

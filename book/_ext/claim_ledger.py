@@ -182,7 +182,8 @@ class ClaimList(SphinxDirective):
         box += head
         self.parse(claim.claim, box)
         if claim.verdict != claims.UNTESTED:
-            self.parse(self.measurement(claim), box)
+            if claim.measure:
+                self.parse(self.measurement(claim), box)
             self.parse(claim.finding, box)
         return box
 

@@ -1,5 +1,5 @@
 // The sliders of an explorer: its pictures stand in the page as text, in the order of the sliders' values.
-document.querySelectorAll(".af-explorer").forEach((explorer) => {
+function moveExplorer(explorer) {
   const sliders = [...explorer.querySelectorAll("input[type=range]")];
   const picture = explorer.querySelector(".af-picture");
   let pictures;
@@ -20,4 +20,8 @@ document.querySelectorAll(".af-explorer").forEach((explorer) => {
       draw();
     });
   }
+}
+
+document.addEventListener("DOMContentLoaded", () => {
+  document.querySelectorAll(".af-explorer").forEach(moveExplorer);
 });

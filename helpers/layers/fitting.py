@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Inexact
 from torch import Tensor, nn
 from tqdm import tqdm
 
 
 def one_cycle(
-    parts: Sequence[Iterable[nn.Parameter]],
+    parts: Sequence[Iterable[Tensor]],
     rates: Sequence[float],
     loss: Callable[[int], Float[Tensor, ""]],
     *,
@@ -63,7 +63,7 @@ def with_gradients(function: Callable) -> Callable:
 
 
 def unit_of(
-    tensor: Float[Tensor, "..."], dims: tuple[int, ...] | None = None
+    tensor: Inexact[Tensor, "..."], dims: tuple[int, ...] | None = None
 ) -> Float[Tensor, "..."]:
     """The power of two below the largest modulus, 1 for zeros; over ``dims``, kept, or over all.
 

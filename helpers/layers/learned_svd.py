@@ -27,7 +27,6 @@ class FactorizationOperator(nn.Module):
     ``rank=None`` means min(m, n) of each input. ``roots`` (blocks × degree) are the network's only
     parameters, so one network serves every size. The first basis is random, drawn from ``seed``,
     which is no part of the ``state_dict``.
-    Under ``torch.compile`` it works with graph breaks, since the check of X looks at its values.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from helpers.maths.checks import integer, own_precision, real_number, real_tenso
 
 
 def unit_scale(values: Tensor, dim: int | tuple[int, ...] = (-2, -1)) -> Tensor:
-    """The power of two next below the largest |entry| along ``dim``, which stays; 1 where all are 0.
+    """The power of two next below the largest modulus along ``dim``, which stays; 1 where all are 0.
 
     What is divided by it loses no digit, and no square or sum of it over- or underflows. So a measure
     that doesn't depend on the scale is the same at every scale the dtype holds.

@@ -53,9 +53,8 @@ def time_ratio(
 
     Over all pairs of a round of one with a round of the other.
     """
-    ratios = (first[:, None] / second[None, :]).flatten()
-    low, high = ratios.quantile(torch.tensor([LOW, HIGH]).to(ratios)).tolist()
-    return float(ratios.median()), low, high
+    low, middle, high = np.quantile(first[:, None] / second, (LOW, 0.5, HIGH)).tolist()
+    return middle, low, high
 
 
 def exponent(timings: dict[int, Timing], least: int = 0) -> tuple[float, float, float]:

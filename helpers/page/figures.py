@@ -13,15 +13,16 @@ import html
 import io
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from pathlib import Path
 
-import matplotlib
+import matplotlib.style
 import numpy as np
 from IPython.display import HTML, display
-from jaxtyping import Float
+from jaxtyping import Shaped
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
-from matplotlib.collections import Collection, PathCollection, QuadMesh
+from matplotlib.collections import Collection, PathCollection
 from matplotlib.colors import LogNorm, Normalize, to_hex
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -39,36 +40,13 @@ COLOURS = {
     "repaired": "#16946a",
     "alternative": "#b268b8",
 }
-DASHES = {
-    "trained": "-",
-    "null": "--",
-    "baseline": ":",
-    "repaired": "-.",
-    "alternative": (0, (5, 1)),
-}
-INK = "#010203"  # replaced by currentColor on the way out; no data colour may be this one
+DASHES = dict(zip(COLOURS, ("-", "--", ":", "-.", (0, (5, 1))), strict=True))
+INK = "#010203"  # as in house.mplstyle; on the way out it becomes currentColor
 HEAT_COLOURS = 64
-MOST_CELLS = 64  # rows and columns of a heat map in its data; a larger one is averaged in blocks
+MOST_CELLS = 128  # rows and columns of a heat map in its data; a larger one is averaged in blocks
 SEEN = 0.01  # how far a point may move, as a share of its axis: 2.6 px, about the width of a line
 
-matplotlib.rcParams.update(
-    {
-        "svg.fonttype": "none",
-        "font.size": 9,
-        "axes.titlesize": 9,
-        "axes.titley": 1.03,  # a fixed place; finding one costs a sixth of the drawing time
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.linewidth": 0.6,
-        "axes.unicode_minus": True,
-        "lines.linewidth": 1.6,
-        "legend.frameon": False,
-        "legend.fontsize": 8,
-        "image.interpolation": "none",
-        **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor"), INK),
-        **dict.fromkeys(("axes.titlecolor", "xtick.color", "ytick.color"), INK),
-    }
-)
+matplotlib.style.use(Path(__file__).with_name("house.mplstyle"))
 
 
 def panel(
@@ -111,7 +89,7 @@ def power_of_ten(value: float) -> str:
 
 def heatmap(
     title: str,
-    matrix: Float[Tensor, "m n"],
+    matrix: Shaped[Tensor, "m n"],
     *,
     x_label: str = "key j",
     y_label: str = "query i",
@@ -184,7 +162,7 @@ def figure_data(panels: Axes | Sequence[Axes], tolerance: float = SEEN) -> list[
             parts.append(
                 {
                     "axis": f"{name}, {axis.get_scale()}: {axis.get_label_text()}",
-                    "limits": [float(f"{limit:.4g}") for limit in axis.get_view_interval()],
+                    "limits": [float(f"{limit:.6g}") for limit in axis.get_view_interval()],
                     "ticks": [tick.get_text() for tick in axis.get_ticklabels() if fixed],
                 }
             )
@@ -198,7 +176,7 @@ def figure_data(panels: Axes | Sequence[Axes], tolerance: float = SEEN) -> list[
 
 
 def _artist_data(artist: Artist, axes: Axes) -> dict[str, object]:
-    if isinstance(artist, AxesImage | QuadMesh):
+    if isinstance(artist, AxesImage):
         return _heat_data(artist)
     if isinstance(artist, Line2D):
         colour, vertices = artist.get_color(), artist.get_xydata()
@@ -221,21 +199,16 @@ def _places(pixels: np.ndarray, axes: Axes) -> list[int | None]:
     return [None if np.isnan(s) else round(1000 * float(s)) for s in shares.clip(0, 1)]
 
 
-def _heat_data(image: AxesImage | QuadMesh) -> dict[str, object]:
-    shares = np.ma.filled(image.norm(np.atleast_2d(image.get_array())), np.nan)
-    for axis, length in enumerate(shares.shape):
-        if length > MOST_CELLS:
-            starts = np.arange(MOST_CELLS) * length // MOST_CELLS
-            blocks = np.diff(np.append(starts, length))
-            shares = np.add.reduceat(shares, starts, axis) / np.expand_dims(blocks, 1 - axis)
-    steps = (HEAT_COLOURS - 1) * shares.ravel()
-    shades = [" " if np.isnan(step) else chr(ord("0") + round(step)) for step in steps.tolist()]
-    scale = "log" if isinstance(image.norm, LogNorm) else "linear"
+def _heat_data(image: AxesImage) -> dict[str, object]:
+    shares = np.ma.filled(image.norm(image.get_array()), np.nan).astype(np.float32)
+    size = [min(length, MOST_CELLS) for length in reversed(shares.shape)]
+    blocks = np.asarray(Image.fromarray(shares).resize(size, Image.Resampling.BOX))
+    steps = ((HEAT_COLOURS - 1) * blocks).ravel().tolist()
     return {
-        "axis": f"colour, {scale}",
+        "axis": f"colour, {'log' if isinstance(image.norm, LogNorm) else 'linear'}",
         "limits": [image.norm.vmin, image.norm.vmax],
-        "shape": str(image.get_array().shape),
-        "shades": "".join(shades),
+        "shape": str(shares.shape),
+        "shades": "".join(" " if np.isnan(s) else chr(ord("0") + round(s)) for s in steps),
     }
 
 
@@ -288,12 +261,11 @@ def _svg(figure: Figure, salt: str) -> str:
     # A hundredth of a point is below what a screen shows, and above the last digits of a sum.
     text = re.sub(r' (d|x|y)="([^"]*)"', _round_numbers, text)
     width, height = figure.get_size_inches() * 72
-    size = (
-        f'viewBox="0 0 {width:g} {height:g}" style="flex:1 1 15rem;max-width:{width / 11:.0f}rem"'
+    opening = (
+        f'<svg viewBox="0 0 {width:g} {height:g}" style="flex:1 1 15rem;max-width:{width / 11:.0f}rem" '
+        'aria-hidden="true" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
-    opening = f'<svg {size} aria-hidden="true" xmlns:xlink='
-    text = re.sub(r"<svg [^>]*?xmlns:xlink=", opening, text, count=1, flags=re.DOTALL)
-    text = re.sub(r"(<svg[^>]*?xlink\")[^>]*>", r"\1>", text, count=1, flags=re.DOTALL)
+    text = re.sub("<svg[^>]*>", opening, text, count=1)
     return re.sub(r"\s*\n\s*", " ", text.replace(INK, "currentColor"))
 
 
@@ -307,18 +279,15 @@ def _round_numbers(match: re.Match[str]) -> str:
 
 def _palette_png(match: re.Match[str]) -> str:
     """The same picture with a palette in place of four channels: a fifth of the bytes."""
-    pixels = np.asarray(Image.open(io.BytesIO(base64.b64decode(match[1]))).convert("RGB"))
-    colours, index = np.unique(pixels.reshape(-1, 3), axis=0, return_inverse=True)
-    if len(colours) > 256:
+    picture = Image.open(io.BytesIO(base64.b64decode(match[1]))).convert("RGB")
+    if picture.getcolors(256) is None:
         return match[0]
-    image = Image.fromarray(index.reshape(pixels.shape[:2]).astype(np.uint8), mode="P")
-    image.putpalette(colours.astype(np.uint8).tobytes())
     buffer = io.BytesIO()
-    image.save(buffer, format="png", optimize=True)
+    picture.quantize(256).save(buffer, format="png", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def as_list(values: Tensor | Sequence[object]) -> list:
+def as_list(values: Tensor | Iterable[object]) -> list:
     """The entries of a tensor, or of anything that has some, for plotting."""
     if isinstance(values, Tensor):
         return values.detach().cpu().tolist()

@@ -13,9 +13,11 @@ from helpers.page import claims
 
 ROOT = Path(__file__).parents[2]
 CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-NOTEBOOKS = [*CHAPTERS, *sorted((ROOT / "book").glob("*.ipynb"))]
+EVIDENCE = sorted((ROOT / "notebooks" / "evidence").glob("*.ipynb"))
+NOTEBOOKS = [*CHAPTERS, *EVIDENCE, *sorted((ROOT / "book").glob("*.ipynb"))]
 PAGES = [*NOTEBOOKS, *(ROOT / "book").glob("*.md")]
 GLUE = "application/papermill.record/text/plain"
+CHECK = re.compile(r"\bcheck\(")
 VIEW = "application/vnd.jupyter.widget-view+json"
 
 # Numbers that prose may state: definitions of this book, and figures quoted from a cited work or a note.
@@ -101,6 +103,15 @@ def test_nothing_is_hidden_from_nbval(path):
 
 
 @each_notebook
+def test_every_figure_carries_its_data(path):
+    for cell, output in outputs(path):
+        is_figure = "<svg" in output.get("data", {}).get("text/html", "")
+        assert is_figure == bool(output.get("metadata", {}).get("figure")), (
+            f"{cell.id}: show it with figures.show, and execute the notebook again"
+        )
+
+
+@each_notebook
 def test_no_pickle_no_global_seed_no_bare_random(path):
     source = "\n".join(cell.source for cell in code_cells(path))
     assert not re.search(
@@ -134,7 +145,7 @@ def test_no_cell_runs_on_the_answer_of_an_exercise(path):
             users = [
                 c.id
                 for c in cells[position + 1 :]
-                if name in c.source and "exercises.check(" not in c.source
+                if name in c.source and not CHECK.search(c.source)
             ]
             assert not users, f"{name} is used in {users}"
 
@@ -151,10 +162,8 @@ def test_exercises_have_a_stub_that_fails_and_a_solution_that_passes(path):
         assert len(names) == 1, f"{stub.id}: a stub defines one function, called my_…"
         (name,) = names
         assert stub.source.rstrip().endswith("..."), f"{stub.id}: a stub ends with ..."
-        checks = [
-            cell for cell in cells if f"{name}" in cell.source and "exercises.check(" in cell.source
-        ]
-        assert len(checks) == 1, f"{name}: one cell calls exercises.check with it"
+        checks = [cell for cell in cells if name in cell.source and CHECK.search(cell.source)]
+        assert len(checks) == 1, f"{name}: one cell calls check with it"
         (check,) = checks
         assert "af-open" in check.outputs[0].data["text/html"], (
             f"{name}: the unsolved stub passes its check"
@@ -172,7 +181,7 @@ def judged(path):
 
 
 def test_every_tested_claim_has_one_cell_and_every_cell_its_claim():
-    found = {path: judged(path) for path in CHAPTERS}
+    found = {path: judged(path) for path in (*CHAPTERS, *EVIDENCE)}
     counts = Counter(id_ for ids in found.values() for id_ in ids)
     tested = {claim.id for claim in claims.ledger().values() if claim.verdict != claims.UNTESTED}
     assert set(counts) == tested, "claims.judge in the chapters against book/claims.yml"
@@ -184,7 +193,7 @@ def test_every_tested_claim_has_one_cell_and_every_cell_its_claim():
 
 def test_every_card_shows_what_the_ledger_says():
     shown = {}
-    for path in CHAPTERS:
+    for path in (*CHAPTERS, *EVIDENCE):
         for _, output in outputs(path):
             for id_ in re.findall(r'id="claim-(\w+)"', output.get("data", {}).get("text/html", "")):
                 shown[id_] = output.data["text/html"]

@@ -1,9 +1,11 @@
-"""What the site is made from: the pinned front end, the ledger page, the scripts in tools/."""
+"""What the site is made from: its build, the ledger page, the scripts in tools/."""
 
 import importlib.util
 import json
+import os
 import re
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
@@ -11,10 +13,12 @@ from types import ModuleType, SimpleNamespace
 import nbformat
 import pytest
 import yaml
+from docutils import nodes
 from sphinx.errors import ExtensionError
 
 ROOT = Path(__file__).resolve().parents[2]
 WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+FRONTEND = ROOT / "book" / "frontend"
 
 
 def load(path: str) -> ModuleType:
@@ -26,60 +30,194 @@ def load(path: str) -> ModuleType:
     return module
 
 
-frontend = load("tools/vendor_frontend.py")
 runner = load("tools/run_notebooks.py")
 extension = load("book/_ext/attention_book.py")
+explorers = load("book/_ext/explorers.py")
+mathematics = load("book/_ext/mathematics.py")
 ledger_page = load("book/_ext/claim_ledger.py")
-moved = load("tools/moved_numbers.py")
 
 
-# --- front end --------------------------------------------------------------------------------
+# --- the build --------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def vendored(tmp_path: Path) -> tuple[Path, dict[str, str], list[str]]:
-    """A copy of the vendored files, the list of digests, and the folders that they fill."""
-    expected = frontend.read_file_list(frontend.FILES)
-    packages = json.loads(frontend.PACKAGES.read_text("utf8"))
-    folders = [package["to"] for package in packages]
-    for folder in folders:
-        shutil.copytree(frontend.BOOK / folder, tmp_path / folder)
-    return tmp_path, expected, folders
+def small_book(tmp_path: Path) -> Path:
+    """The book with one page of its own, in a folder with brackets in its name."""
+    book = tmp_path / "[new]" / "book"
+    for part in ("book/_ext", "book/_static"):
+        shutil.copytree(ROOT / part, book / part)
+    for part in ("_config.yml", "README.md", "CONTRIBUTING.md", "book/references.bib"):
+        shutil.copy(ROOT / part, book / part)
+    (book / "book/frontend").mkdir()
+    (book / "book/frontend/node_modules").symlink_to(FRONTEND / "node_modules")
+    (book / "tests").mkdir()
+    (book / "tests/notes.md").write_text("# No page of the book")
+    (book / "_toc.yml").write_text("format: jb-book\nroot: book/index\n")
+    table = "| a | b |\n|---|---|\n| 20 of 20 | $\\sigma_1$ |\n"
+    (book / "book/index.md").write_text(f"# The only page\n\nHere is $x^2$.\n\n{table}")
+    return book
 
 
-def test_an_intact_front_end_is_accepted(vendored) -> None:
-    assert frontend.differences(*vendored) == []
+def build(book: Path) -> subprocess.CompletedProcess[str]:
+    command = [str(Path(sys.executable).with_name("jupyter-book"))]
+    return subprocess.run(
+        [*command, "build", "-W", "-n", "--keep-going", "--quiet", "."],
+        cwd=book,
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_a_book_in_a_folder_with_brackets_builds(small_book: Path) -> None:
+    done = build(small_book)
+    assert done.returncode == 0, done.stderr
+    page = (small_book / "_build/html/index.html").read_text("utf8")
+    assert page.count('class="katex"') == page.count("<math ") == 2
+    assert 'aria-label="The only page"' in page
+    assert '<td class="af-number">' in page
+    assert not list(small_book.glob("_build/html/**/*notes*"))
+
+
+def test_a_theme_that_was_not_expected_stops_the_build(small_book: Path) -> None:
+    (small_book / "_templates").mkdir()
+    (small_book / "_templates/layout.html").write_text(
+        '{% extends "!layout.html" %}'
+        "{% block css %}{{ super() | replace('localStorage.getItem(\"theme\")', 'choice()') }}{% endblock %}"
+    )
+    config = (small_book / "_config.yml").read_text("utf8")
+    changed = config.replace(
+        "    language: en\n", "    language: en\n    templates_path: [_templates]\n"
+    )
+    assert changed != config
+    (small_book / "_config.yml").write_text(changed, "utf8")
+    done = build(small_book)
+    assert done.returncode != 0
+    assert "attention_book: index.html doesn't hold" in done.stdout + done.stderr
+
+
+GOOD_PAGE = extension.COLOURS + "".join(f"<script>{mark}</script>" for mark in extension.THEME)
 
 
 @pytest.mark.parametrize(
-    ("damage", "message"),
+    ("page", "message"),
     [
-        (lambda path: path.unlink(), "tex-full.js is missing"),
-        (lambda path: path.write_bytes(path.read_bytes() + b" "), "tex-full.js is altered"),
-        (lambda path: path.with_name("more.js").write_text(""), "more.js is not in the list"),
+        ("<p>passed over</p>", "doesn't hold"),
+        (GOOD_PAGE.replace(extension.THEME[1], ""), "doesn't hold"),
+        (GOOD_PAGE * 2, "doesn't hold"),
+        (GOOD_PAGE + '<script type="application/vnd.jupyter.widget-view+json">', "still holds vnd"),
+        (GOOD_PAGE + '<span class="math notranslate nohighlight">', "still holds class"),
     ],
 )
-def test_a_damaged_front_end_is_noticed(vendored, damage, message: str) -> None:
-    root, expected, folders = vendored
-    damage(root / "frontend/.cache/mathjax/es5/input/tex-full.js")
-    (problem,) = frontend.differences(root, expected, folders)
-    assert problem.endswith(message)
+def test_a_page_that_was_passed_over_stops_the_build(
+    tmp_path: Path, page: str, message: str
+) -> None:
+    app = SimpleNamespace(
+        outdir=tmp_path, builder=SimpleNamespace(name="html"), env=SimpleNamespace(found_docs=["a"])
+    )
+    (tmp_path / "a.html").write_text(GOOD_PAGE)
+    extension.check_pages(app, None)
+    (tmp_path / "b.html").write_text(page)
+    with pytest.raises(ExtensionError, match=f"b.html {message}"):
+        extension.check_pages(app, None)
 
 
-def test_what_is_no_longer_wanted_is_removed(tmp_path: Path) -> None:
-    for name in ("old", "kept"):
-        (tmp_path / "_extra/vendor" / name).mkdir(parents=True)
-    frontend.remove_stale([{"to": "_extra/vendor/kept"}], tmp_path)
-    assert [path.name for path in (tmp_path / "_extra/vendor").iterdir()] == ["kept"]
+def test_fewer_pages_than_documents_stop_the_build(tmp_path: Path) -> None:
+    app = SimpleNamespace(
+        outdir=tmp_path, builder=SimpleNamespace(name="html"), env=SimpleNamespace(found_docs=["a"])
+    )
+    with pytest.raises(ExtensionError, match="fewer pages"):
+        extension.check_pages(app, None)
 
 
-def test_an_altered_archive_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive = tmp_path / "package.tgz"
-    archive.write_bytes(b"not what was pinned")
-    monkeypatch.setattr(frontend, "fetch", lambda packages, folder: [archive])
-    package = {"name": "p", "version": "1", "integrity": "sha512-x", "include": [], "to": "p"}
-    with pytest.raises(frontend.FrontendError, match="p 1: the archive's digest"):
-        frontend.install([package], {}, tmp_path)
+def test_a_table_that_was_not_expected_stops_the_build() -> None:
+    document = nodes.document(None, None, nodes.table())
+    context = {"body": '<table class="newer"><th>x</th></table>'}
+    with pytest.raises(ExtensionError, match="a table of p isn't written as it was"):
+        extension.repair_body(None, "p", "", context, document)
+
+
+def test_a_style_sheet_without_the_fonts_stops_the_build(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "katex.min.css").write_text("@font-face{src:url(fonts/newer.woff3)}")
+    monkeypatch.setattr(mathematics, "KATEX", tmp_path)
+    with pytest.raises(ExtensionError, match="doesn't name its fonts"):
+        mathematics.write_style(SimpleNamespace(outdir=tmp_path))
+
+
+def test_widgets_that_would_be_dead_stop_the_build() -> None:
+    body = '<script type="application/vnd.jupyter.widget-view+json">{"model_id": "w"}</script>'
+    context = {"body": body, "script_files": []}
+    with pytest.raises(ExtensionError, match="p has widgets, but 0 saved states"):
+        explorers.draw_explorers(None, "p", "", context, None)
+    with pytest.raises(ExtensionError, match="only widgets that work"):
+        explorers.explorer(1, {"w": {"state": {}}}, "w")
+    loose = {
+        "box": {"model_name": "VBoxModel", "state": {"children": ["IPY_MODEL_s", "IPY_MODEL_p"]}},
+        "s": {"model_name": "SliderModel", "state": {"_options_labels": ["1"], "description": "x"}},
+        "p": {"model_name": "StackModel", "state": {"children": ["IPY_MODEL_h"]}},
+        "h": {"model_name": "HTMLModel", "state": {"value": "picture"}},
+    }
+    loose["box"]["state"]["_dom_classes"] = ["af-explorer"]
+    with pytest.raises(ExtensionError, match="isn't linked"):
+        explorers.explorer(1, loose, "box")
+    loose["link"] = {"model_name": "LinkModel"}
+    loose["link"]["state"] = {"source": ["IPY_MODEL_s", "i"], "target": ["IPY_MODEL_p", "i"]}
+    assert "picture" in explorers.explorer(1, loose, "box")
+
+
+# --- make -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def bare(tmp_path: Path) -> Path:
+    """A repository that needs no package."""
+    for name in ("requirements.txt", "constraints.txt", "pyproject.toml"):
+        (tmp_path / name).touch()
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    return tmp_path
+
+
+def make(*arguments: str, where: Path) -> subprocess.CompletedProcess[str]:
+    outer = ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "PYTHON")
+    environment = {name: value for name, value in os.environ.items() if name not in outer}
+    return subprocess.run(
+        ["make", *arguments], cwd=where, env=environment, capture_output=True, text=True
+    )
+
+
+def test_an_environment_without_pip_is_mended(bare: Path) -> None:
+    """And Python may lie in a folder with a space in its name."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", ".venv"], cwd=bare, check=True)
+    python = bare / "a b" / "python3"
+    python.parent.mkdir()
+    python.symlink_to(sys.executable)
+    done = make(f"PYTHON={python}", "environment", where=bare)
+    assert done.returncode == 0, done.stderr
+    subprocess.run([bare / ".venv/bin/python", "-m", "pip", "--version"], check=True)
+    assert list(bare.glob(".venv/.installed-*"))
+
+
+def test_an_environment_is_made_with_a_python_in_a_folder_with_a_space(bare: Path) -> None:
+    """The Python is a stand-in that makes no environment: only how it is called matters."""
+    python = bare / "a b" / "python3"
+    python.parent.mkdir()
+    python.write_text('#!/bin/sh\necho "$@" >>called\nexit 0\n')
+    python.chmod(0o755)
+    make(f"PYTHON={python}", "environment", where=bare)
+    assert (bare / "called").read_text().splitlines()[-1] == "-m venv .venv"
+
+
+def test_an_environment_that_cannot_be_mended_is_told_in_a_sentence(bare: Path) -> None:
+    python = bare / ".venv/bin/python"
+    python.parent.mkdir(parents=True)
+    python.write_text("#!/bin/sh\nexit 1\n")
+    python.chmod(0o755)
+    done = make(f"PYTHON={sys.executable}", "environment", where=bare)
+    assert done.returncode != 0
+    assert (
+        ".venv has no pip, and its Python cannot install one: install python3-venv" in done.stdout
+    )
 
 
 # --- notebooks --------------------------------------------------------------------------------
@@ -163,54 +301,6 @@ def test_no_claim_is_left_untested() -> None:
     assert [c.id for c in claims.ledger().values() if c.verdict == claims.UNTESTED] == []
 
 
-# --- numbers that moved -----------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("text", "unit"),
-    [("0.84", 0.01), ("28%", 0.01), ("7.5%", 0.001), ("1,400", 1), ("3e-05", 1e-5), ("+0.4", 0.1)],
-)
-def test_the_last_digit_of_a_printed_number(text: str, unit: float) -> None:
-    assert moved.last_digit(text) == pytest.approx(unit)
-
-
-def runs(**numbers: list) -> list[dict]:
-    """Two runs, each number given as (first, second, text)."""
-    return [
-        {"label": f"run {i}", "numbers": {n: [v[i], v[2]] for n, v in numbers.items()}}
-        for i in range(2)
-    ]
-
-
-def test_a_move_is_measured_against_the_ledger_or_the_last_digit() -> None:
-    tolerance = ledger_page.claims.ledger()["S03"].tolerance
-    found = moved.moves(
-        runs(
-            S03=[0.28, 0.29, "28%"],
-            still=[1.0, 1.0, "1"],
-            other=[0.301, 0.304, "0.30"],
-            text=["a", "b", "a"],
-        )
-    )
-    assert [move.kind for move in found] == ["claim", "number", "number", "text"]
-    shares = [move.share for move in found]
-    assert shares == pytest.approx([0.01 / tolerance, 0, 0.003 / 0.005, float("inf")])
-
-
-def test_comparing_fails_when_a_number_left_its_tolerance(tmp_path: Path, capsys) -> None:
-    file = tmp_path / "runs.json"
-    file.write_text(json.dumps(runs(one=[0.301, 0.304, "0.30"])))
-    assert moved.compare([file])
-    file.write_text(json.dumps(runs(one=[0.301, 0.308, "0.30"])))
-    assert not moved.compare([file])
-    assert "1 numbers, 1 moved, 1 too far" in capsys.readouterr().out
-    both = runs(one=[1.0, 1.0, "1"])
-    del both[1]["numbers"]["one"]
-    file.write_text(json.dumps(both))
-    with pytest.raises(SystemExit, match="not in every run: one"):
-        moved.compare([file])
-
-
 def launch_options(monkeypatch: pytest.MonkeyPatch, url: str | None) -> dict[str, object]:
     if url is None:
         monkeypatch.delenv("BOOK_REPOSITORY_URL", raising=False)
@@ -255,13 +345,25 @@ def test_every_chapter_and_module_is_in_the_book() -> None:
     assert [name for name in listed if name in chapters] == chapters, (
         "_toc.yml lists each notebook of notebooks/, in the order of their numbers"
     )
-    modules = {path.stem for path in (ROOT / "helpers").glob("*.py")} - {"__init__"}
-    described = re.findall(
-        r"automodule:: helpers\.(\w+)", (ROOT / "book/reference.md").read_text("utf8")
-    )
-    assert set(described) == modules, "each module of helpers has a section in book/reference.md"
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts)
+        for package in ("helpers", "experiments")
+        for path in (ROOT / package).rglob("*.py")
+        if path.stem != "__main__"
+    }
+    wings = {name.removesuffix(".__init__") for name in modules}
+    described = re.findall(r"automodule:: (\S+)", (ROOT / "book/reference.md").read_text("utf8"))
+    assert set(described) == wings - {"helpers", "experiments"}
 
 
-def test_no_lock_file_names_a_host() -> None:
-    for name in ("requirements.txt", "constraints.txt", "book/frontend/packages.json"):
+def test_lock_files_name_digests_and_no_host() -> None:
+    for name in ("requirements.txt", "constraints.txt"):
         assert "://" not in (ROOT / name).read_text("utf8"), name
+    packages = json.loads((FRONTEND / "package-lock.json").read_text("utf8"))["packages"]
+    wanted = json.loads((FRONTEND / "package.json").read_text("utf8"))
+    assert packages.pop("") == {key: wanted[key] for key in ("dependencies", "devDependencies")}
+    for name, package in packages.items():
+        assert "resolved" not in package, name
+        assert package["integrity"].startswith("sha512-"), name
+        installed = json.loads((FRONTEND / name / "package.json").read_text("utf8"))
+        assert installed["version"] == package["version"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
@@ -14,26 +15,48 @@ from typing import Any
 
 import pytest
 import yaml
-from playwright.sync_api import Browser, BrowserType, ConsoleMessage, Page, Route, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, Route, sync_playwright
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tools"))
-import ensure_browser  # noqa: E402
+import browser as browsers  # noqa: E402
 
 # Another folder can be named, to try the tests on a copy that was broken on purpose.
 SITE = Path(os.environ.get("BOOK_SITE", ROOT / "_build" / "html"))
 # Pages come from the table of contents and not from the folder: a page that was not built is an error.
 TOC = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
-CHAPTERS = [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
-DOCUMENTS = [TOC["root"], *CHAPTERS]
+LISTED = [chapter["file"] for part in TOC["parts"] for chapter in part["chapters"]]
+DOCUMENTS = [TOC["root"], *LISTED]
 NOTEBOOKS = [name for name in DOCUMENTS if (ROOT / f"{name}.ipynb").exists()]
+CHAPTER = next(name for name in NOTEBOOKS if name.startswith("notebooks/"))
 PAGES = [*dict.fromkeys(["index", *DOCUMENTS, "search", "genindex"])]
+
+WIDGET_STATE = "application/vnd.jupyter.widget-state+json"
+WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
+
+MOST_MILLISECONDS = 120_000  # for one step of the browser, on a busy machine
 
 # Until this holds, a page is still being drawn.
 SETTLED = """async () => {
   await document.fonts.ready;
   return document.readyState === 'complete';
 }"""
+
+
+def explorers_in_notebook(name: str) -> int:
+    """How many explorers a page has to show: views of a widget with the class af-explorer."""
+    path = ROOT / f"{TOC['root'] if name == 'index' else name}.ipynb"
+    if not path.exists():
+        return 0
+    notebook = json.loads(path.read_text("utf8"))
+    models = notebook["metadata"].get("widgets", {}).get(WIDGET_STATE, {"state": {}})["state"]
+    views = [
+        output["data"][WIDGET_VIEW]["model_id"]
+        for cell in notebook["cells"]
+        for output in cell.get("outputs", [])
+        if WIDGET_VIEW in output.get("data", {})
+    ]
+    return sum("af-explorer" in models[view]["state"].get("_dom_classes", []) for view in views)
 
 
 @dataclass
@@ -44,13 +67,9 @@ class Visit:
     base: str
     problems: list[str] = field(default_factory=list)
 
-    @property
-    def served(self) -> bool:
-        return self.base.startswith("http")
-
     def open(self, name: str, query: str = "") -> Page:
         self.page.goto(f"{self.base}/{name}.html{query}")
-        self.page.wait_for_function(SETTLED, timeout=20_000)
+        self.page.wait_for_function(SETTLED)
         return self.page
 
     def guard(self, route: Route) -> None:
@@ -82,26 +101,12 @@ def site() -> Path:
     return SITE
 
 
-def launched(chromium: BrowserType, **options: Any) -> Browser:
-    # Chromium refuses its sandbox to root, which is who runs in containers.
-    sandbox = [] if os.name == "nt" or os.geteuid() else ["--no-sandbox"]
-    return chromium.launch(executable_path=ensure_browser.ensure(), args=sandbox, **options)
-
-
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
-        browser = launched(playwright.chromium)
+        browser = browsers.launch(playwright.chromium)
         yield browser
         browser.close()
-
-
-@pytest.fixture
-def browser_with_scroll_bars(browser: Browser) -> Iterator[Browser]:
-    """As on a reader's screen: Playwright hides them."""
-    shown = launched(browser.browser_type, ignore_default_args=["--hide-scrollbars"])
-    yield shown
-    shown.close()
 
 
 @pytest.fixture(scope="session")
@@ -126,9 +131,10 @@ def visit(
     base = site.resolve().as_uri() if scheme == "file" else server
     context = browser.new_context(
         viewport={"width": 1280, "height": 900},
-        accept_downloads=True,
         java_script_enabled=scheme != "no script",
+        reduced_motion="reduce",
     )
+    context.set_default_timeout(MOST_MILLISECONDS)
     visit = Visit(context.new_page(), base)
     visit.listen()
     yield visit

@@ -6,10 +6,9 @@ import re
 import unicodedata
 from collections import Counter
 from functools import cache
-from pathlib import Path
 from urllib.parse import urlsplit
 
-from conftest import DOCUMENTS, ROOT, SITE
+from conftest import DOCUMENTS, SITE
 from pypdf import PageObject, PdfReader
 from pypdf.generic import DictionaryObject, IndirectObject
 
@@ -20,7 +19,7 @@ LEAST_PAGES = 150
 MOST_BYTES = 15_000_000
 TITLE = "Attention, Factorized"
 NOT_LISTED = ("The helpers", "Index")  # the contents leave out the sections of these two
-FONTS = re.compile(r"(STIXGeneral|DejaVuSans|DejaVuSansMono|MathJax_\w+)(-\w+)?")
+FONTS = re.compile(r"(STIXGeneral|DejaVuSans|DejaVuSansMono|KaTeX_\w+)(-\w+)?")
 
 Place = tuple[str, int]  # a title and the page that it is on, counted from 1
 
@@ -278,7 +277,7 @@ def test_fonts_are_embedded_and_the_same_everywhere() -> None:
             )
         names.add(descriptor["/FontName"].split("+")[-1])
     assert [name for name in names if not FONTS.fullmatch(name)] == []
-    assert any(name.startswith("MathJax") for name in names)
+    assert any(name.startswith("KaTeX") for name in names)
 
 
 def test_file_says_what_it_is() -> None:
@@ -313,8 +312,3 @@ def test_screen_readers_are_told_of_figures_and_formulas() -> None:
     assert elements["/H1"] == len(DOCUMENTS) + 1
     assert elements["/Table"] > 20
     assert elements["/NonStruct"] == 0
-
-
-def test_source_says_where_it_is() -> None:
-    """Both places that name the file agree."""
-    assert f'NAME = "{PDF.name}"' in Path(ROOT / "tools" / "make_pdf.py").read_text("utf8")

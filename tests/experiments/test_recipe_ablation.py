@@ -33,7 +33,7 @@ def test_a_peer_starts_from_the_layers_own_matrices_and_keeps_them_orthonormal(s
     result = descend(layer, target, steps=60, scale=True, progress=False, **FASTER)
     assert result.relative_error < 0.5 * float(result.history[0])
     for Q in (layer().U, layer().V):
-        torch.testing.assert_close(Q.T @ Q, torch.eye(5 + 2 * (shape[0] == 7), dtype=Q.dtype))
+        torch.testing.assert_close(Q.T @ Q, torch.eye(min(shape), dtype=Q.dtype))
 
 
 @pytest.mark.bad_input

@@ -9,6 +9,7 @@ from helpers.maths import (
     MAPS,
     SQUARE,
     cayley,
+    gaussian,
     householder,
     lapack_qr,
     matrix_exponential,
@@ -25,8 +26,8 @@ EVERY_MAP_AND_SHAPE = [
 ]
 
 
-def gaussian(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
+def normal(*shape, seed=0):
+    return gaussian(*shape, seed=seed)
 
 
 def rotation(angle: float) -> torch.Tensor:
@@ -40,37 +41,34 @@ def defect(Q: torch.Tensor) -> float:
 
 
 @pytest.mark.parametrize(("name", "shape"), EVERY_MAP_AND_SHAPE)
-def test_columns_are_orthonormal(name, shape):
-    for seed in range(5):
-        Q = MAPS[name](gaussian(*shape, seed=seed))
-        assert Q.shape == shape
-        assert defect(Q) < 1e-13
+def test_columns_are_orthonormal_and_gradients_flow(name, shape):
+    raw = normal(*shape, seed=7)
+    Q = MAPS[name](raw)
+    assert Q.shape == shape
+    assert defect(Q) < 1e-13
+    assert torch.autograd.gradcheck(MAPS[name], raw.requires_grad_())
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_columns_are_orthonormal_for_badly_scaled_input(name):
-    raw = gaussian(6, 6)
-    for scale in (1e-100, 1e-6, 1e3):
-        assert defect(MAPS[name](scale * raw)) < 1e-12
+@pytest.mark.parametrize("scale", [1e-300, 1e-100, 1e3])
+def test_columns_are_orthonormal_for_badly_scaled_input(name, scale):
+    assert defect(MAPS[name](scale * normal(6, 6))) < 1e-12
 
 
 @pytest.mark.parametrize("name", MAPS)
 def test_a_batch_is_mapped_one_by_one(name):
-    raw = gaussian(3, 5, 5, seed=2)
+    raw = normal(3, 5, 5, seed=2)
     one_by_one = torch.stack([MAPS[name](matrix) for matrix in raw])
-    torch.testing.assert_close(MAPS[name](raw), one_by_one, atol=1e-14, rtol=0)
-
-
-@pytest.mark.parametrize(("name", "shape"), EVERY_MAP_AND_SHAPE)
-def test_gradients_flow(name, shape):
-    assert torch.autograd.gradcheck(MAPS[name], gaussian(*shape, seed=7).requires_grad_())
+    torch.testing.assert_close(MAPS[name](raw), one_by_one, atol=1e-13, rtol=0)
+    torch.testing.assert_close(torch.vmap(MAPS[name])(raw), one_by_one, atol=1e-13, rtol=0)
 
 
 @pytest.mark.parametrize("name", MAPS)
-def test_float32_stays_float32(name):
-    Q = MAPS[name](gaussian(4, 4).float())
+def test_float32_stays_float32_even_in_autocast(name):
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        Q = MAPS[name](normal(4, 4).float())
     assert Q.dtype == torch.float32
-    assert defect(Q) < 1e-6
+    assert defect(Q) < 1e-5
 
 
 # QR
@@ -78,14 +76,14 @@ def test_float32_stays_float32(name):
 
 @pytest.mark.parametrize("map_", [lapack_qr, signed_qr])
 def test_qr_spans_what_the_input_spans_column_by_column(map_):
-    raw = gaussian(6, 4)
+    raw = normal(6, 4)
     R = map_(raw).mT @ raw
     torch.testing.assert_close(R, R.triu(), atol=1e-14, rtol=0)
     torch.testing.assert_close(map_(raw) @ R, raw, atol=1e-14, rtol=0)
 
 
 def test_signed_qr_is_gram_schmidt():
-    raw, columns = gaussian(5, 4, seed=3), []
+    raw, columns = normal(5, 4, seed=3), []
     for column in raw.T:
         for earlier in columns:
             column = column - (earlier @ column) * earlier
@@ -93,22 +91,15 @@ def test_signed_qr_is_gram_schmidt():
     torch.testing.assert_close(signed_qr(raw), torch.stack(columns, 1), atol=1e-13, rtol=0)
 
 
-def test_signed_qr_leaves_a_basis_with_positive_scales_as_it_is():
-    Q = signed_qr(gaussian(5, 5))
-    scales = torch.tensor([0.1, 3.0, 1e-8, 1e8, 1.0], dtype=F64)
-    torch.testing.assert_close(signed_qr(Q * scales), Q, atol=1e-14, rtol=0)
-    torch.testing.assert_close(signed_qr(-Q), -Q, atol=1e-14, rtol=0)
-
-
 @pytest.mark.parametrize(("n", "sign"), [(31, 1), (32, -1), (2, -1), (3, 1)])
 def test_lapacks_determinant_has_the_sign_of_n_minus_one_reflections(n, sign):
-    determinants = torch.linalg.det(lapack_qr(gaussian(50, n, n, seed=n)))
+    determinants = torch.linalg.det(lapack_qr(normal(50, n, n, seed=n)))
     torch.testing.assert_close(determinants, torch.full((50,), float(sign), dtype=F64))
 
 
 @pytest.mark.parametrize("n", [31, 32])
 def test_signed_qrs_determinant_has_the_sign_of_the_inputs(n):
-    raw = gaussian(50, n, n, seed=n)
+    raw = normal(50, n, n, seed=n)
     determinants = torch.linalg.det(signed_qr(raw))
     torch.testing.assert_close(determinants, torch.linalg.det(raw).sign())
     assert 10 < (determinants > 0).sum() < 40  # Gaussian input has both
@@ -116,7 +107,7 @@ def test_signed_qrs_determinant_has_the_sign_of_the_inputs(n):
 
 def test_signed_qr_is_continuous_where_lapacks_flips():
     # The first column turns through the direction e₁, where the reflector's sign convention jumps.
-    raw, step = gaussian(4, 4, seed=1), 1e-6
+    raw, step = normal(4, 4, seed=1), 1e-6
     below, above = raw.clone(), raw.clone()
     below[0, 0], above[0, 0] = -step, step
     difference = [(map_(above) - map_(below)).abs().amax(0) for map_ in (lapack_qr, signed_qr)]
@@ -130,13 +121,13 @@ def test_signed_qr_is_continuous_where_lapacks_flips():
 @pytest.mark.parametrize("map_", [cayley, matrix_exponential])
 @pytest.mark.parametrize("n", [5, 8])
 def test_skew_maps_give_rotations(map_, n):
-    determinants = torch.linalg.det(map_(3 * gaussian(20, n, n)))
+    determinants = torch.linalg.det(map_(3 * normal(20, n, n)))
     torch.testing.assert_close(determinants, torch.ones(20, dtype=F64))
 
 
 @pytest.mark.parametrize("map_", [cayley, matrix_exponential])
 def test_skew_maps_ignore_the_symmetric_part(map_):
-    raw = gaussian(5, 5)
+    raw = normal(5, 5)
     torch.testing.assert_close(map_(raw + raw.T), torch.eye(5, dtype=F64), atol=1e-14, rtol=0)
     torch.testing.assert_close(map_(raw + 7 * (raw + raw.T)), map_(raw), atol=1e-13, rtol=0)
     torch.testing.assert_close(map_(raw.T), map_(raw).T, atol=1e-14, rtol=0)
@@ -152,20 +143,13 @@ def test_plane_rotations_by_hand(angle):
     torch.testing.assert_close(turned, rotation(-angle), atol=1e-14, rtol=0)
 
 
-def test_the_cayley_map_is_its_own_inverse_on_matrices():
-    Q, identity = cayley(gaussian(4, 4)), torch.eye(4, dtype=F64)
-    skew = torch.linalg.solve(identity + Q, identity - Q)
-    torch.testing.assert_close(skew, -skew.T, atol=1e-13, rtol=0)
-    torch.testing.assert_close(cayley(skew), Q, atol=1e-13, rtol=0)
-
-
 # Householder
 
 
 @pytest.mark.parametrize("shape", [(5, 5), (6, 3), (4, 1), (1, 1)])
 def test_householder_is_a_product_of_reflections(shape):
     rows, columns = shape
-    raw, product = gaussian(*shape, seed=4), torch.eye(rows, dtype=F64)
+    raw, product = normal(*shape, seed=4), torch.eye(rows, dtype=F64)
     for k in range(columns):
         v = raw[:, k].clone()
         v[:k] = 0
@@ -175,24 +159,18 @@ def test_householder_is_a_product_of_reflections(shape):
 
 @pytest.mark.parametrize("n", [4, 5])
 def test_householders_determinant_counts_its_reflections(n):
-    determinants = torch.linalg.det(householder(gaussian(10, n, n)))
+    determinants = torch.linalg.det(householder(normal(10, n, n)))
     torch.testing.assert_close(determinants, torch.full((10,), (-1.0) ** n, dtype=F64))
 
 
 def test_householder_ignores_lengths_signs_and_what_is_above_the_diagonal():
-    raw = gaussian(5, 3)
+    raw = normal(5, 3)
     scales = torch.tensor([-2.0, 1e-5, 1e5], dtype=F64)
-    other = raw.tril() * scales + gaussian(5, 3, seed=9).triu(1)
+    other = raw.tril() * scales + normal(5, 3, seed=9).triu(1)
     torch.testing.assert_close(householder(other), householder(raw), atol=1e-13, rtol=0)
 
 
-def test_householder_by_hand():
-    # v₁ = (1, 1) swaps the axes with a minus, v₂ = (0, 1) mirrors the second one.
-    swap_then_mirror = torch.tensor([[0.0, 1.0], [-1.0, 0.0]], dtype=F64)
-    torch.testing.assert_close(householder(torch.ones(2, 2, dtype=F64)), swap_then_mirror)
-
-
 def test_a_reflector_may_have_a_zero_on_the_diagonal():
-    raw = gaussian(4, 4)
+    raw = normal(4, 4)
     raw[1, 1] = 0  # the reflection itself is well defined: v₂ = (0, 0, v₃₂, v₄₂)
     assert defect(householder(raw)) < 1e-13

@@ -1,4 +1,4 @@
-"""Rank measures against matrices whose answer is known on paper, and against numpy."""
+"""Rank measures on matrices whose answer is known on paper, and against numpy."""
 
 import math
 
@@ -6,90 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from helpers.maths import Spectrum, distance_to_rank_one, spectrum, truncate
+from helpers.maths import Spectrum, distance_to_rank_one, gaussian, spectrum, truncate
 
 F64 = torch.float64
-
-
-def gaussian(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=F64)
-
-
-@pytest.mark.parametrize("shape", [(5, 5), (7, 3), (3, 7), (1, 4), (2, 3, 6, 4)])
-def test_singular_values_are_numpys_and_descend(shape):
-    matrices = gaussian(*shape)
-    values = spectrum(matrices).singular_values
-    assert values.shape == (*shape[:-2], min(shape[-2:]))
-    np.testing.assert_allclose(
-        values, np.linalg.svd(matrices.numpy(), compute_uv=False), atol=1e-12
-    )
-    assert (values.diff(dim=-1) <= 0).all()
-
-
-@pytest.mark.parametrize("size", [1, 4, 9])
-def test_every_measure_counts_equal_singular_values(size):
-    result = spectrum(3.0 * torch.eye(size, dtype=F64))
-    for measure in (result.effective_rank, result.stable_rank, result.participation_ratio):
-        assert measure.item() == pytest.approx(size, abs=1e-12)
-    assert result.energy_rank(1.0) == result.nuclear_rank(1.0) == result.numerical_rank(1.0) == size
-
-
-def test_measures_of_two_singular_values_by_hand():
-    result = spectrum(torch.diag(torch.tensor([3.0, 1.0], dtype=F64)))
-    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
-    assert result.effective_rank.item() == pytest.approx(math.exp(entropy), abs=1e-12)
-    assert result.stable_rank.item() == pytest.approx(10 / 9, abs=1e-12)
-    assert result.participation_ratio.item() == pytest.approx(100 / 82, abs=1e-12)
-    assert result.energy_rank(0.9) == 1  # exactly nine tenths
-    assert result.energy_rank(0.91) == 2
-    assert result.nuclear_rank(0.75) == 1  # exactly three quarters
-    assert result.nuclear_rank(0.76) == 2
-    assert result.numerical_rank(1.0) == 1  # strictly above
-    assert result.numerical_rank(0.999) == 2
-
-
-def test_energy_rank_is_the_least_rank_within_ten_percent():
-    matrix = gaussian(30, 20, seed=1)
-    k = int(spectrum(matrix).energy_rank(0.99))
-    relative = [
-        torch.linalg.matrix_norm(matrix - truncate(matrix, r)) / torch.linalg.matrix_norm(matrix)
-        for r in (k - 1, k)
-    ]
-    assert relative[0] > 0.1 >= relative[1]
-
-
-@pytest.mark.parametrize("scale", [1e-200, 1e-3, 1e150])
-def test_relative_measures_ignore_scale(scale):
-    matrix = gaussian(6, 6)
-    one, other = spectrum(matrix), spectrum(scale * matrix)
-    for name in ("effective_rank", "participation_ratio"):
-        torch.testing.assert_close(getattr(one, name), getattr(other, name), rtol=1e-9, atol=0)
-    assert one.energy_rank() == other.energy_rank()
-
-
-def test_stable_rank_ignores_scale_and_stays_below_the_rank():
-    matrix = gaussian(8, 3) @ gaussian(3, 8, seed=1)
-    for scale in (1e-200, 1.0, 1e150):
-        value = spectrum(scale * matrix).stable_rank
-        torch.testing.assert_close(value, spectrum(matrix).stable_rank, rtol=1e-9, atol=0)
-        assert value < 3
-
-
-def test_zero_matrix_has_rank_zero_by_every_measure():
-    result = spectrum(torch.zeros(2, 4, 3, dtype=F64))
-    for value in (
-        result.effective_rank,
-        result.stable_rank,
-        result.participation_ratio,
-        result.energy_rank(),
-        result.nuclear_rank(),
-        result.numerical_rank(1e-9),
-    ):
-        assert value.shape == (2,)
-        assert (value == 0).all()
-
-
-MEASURES = {
+RANKS = {
     "effective_rank": lambda result: result.effective_rank,
     "stable_rank": lambda result: result.stable_rank,
     "participation_ratio": lambda result: result.participation_ratio,
@@ -99,55 +19,144 @@ MEASURES = {
 }
 
 
-@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
-def test_batch_equals_one_by_one(measure):
-    matrices = gaussian(2, 3, 6, 5)
-    single = [measure(spectrum(matrix)) for matrix in matrices.flatten(0, 1)]
-    torch.testing.assert_close(measure(spectrum(matrices)).flatten(), torch.stack(single))
-    assert len({float(value) for value in single}) > 1
+def diagonal(*entries):
+    return torch.diag(torch.tensor(entries, dtype=F64))
 
 
-@pytest.mark.parametrize("batch", [(1,), (2,), (7,), (2, 3), (2, 3, 4)])
-def test_a_batch_in_halves_has_the_numbers_of_the_whole(batch):
-    matrices = gaussian(*batch, 40, 30)
+@pytest.mark.parametrize("shape", [(5, 5), (7, 3), (1, 4), (1, 6, 5), (2, 3, 6, 4)])
+def test_singular_values_are_numpys_and_descend(shape):
+    matrices = gaussian(*shape, seed=0)
     values = spectrum(matrices).singular_values
-    assert torch.equal(values, torch.linalg.svdvals(matrices))
-    torch.testing.assert_close(spectrum(matrices.requires_grad_()).singular_values, values)
+    expected = np.linalg.svd(matrices.numpy(), compute_uv=False)
+    np.testing.assert_allclose(values, expected, atol=1e-12)
+    assert (values.diff(dim=-1) <= 0).all()
+
+
+@pytest.mark.parametrize("size", [1, 4, 9])
+def test_every_measure_counts_equal_singular_values(size):
+    result = spectrum(3.0 * torch.eye(size, dtype=F64))
+    for name, rank in RANKS.items():
+        assert float(rank(result)) == pytest.approx(size), name
+    assert result.energy_rank(1.0) == result.nuclear_rank(1.0) == size
+
+
+def test_measures_of_two_singular_values_by_hand():
+    result = spectrum(diagonal(3, 1))
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    assert result.effective_rank.item() == pytest.approx(math.exp(entropy))
+    assert result.stable_rank.item() == pytest.approx(10 / 9)
+    assert result.participation_ratio.item() == pytest.approx(100 / 82)
+    assert (result.energy_rank(0.9), result.energy_rank(0.91)) == (1, 2)  # just nine tenths
+    assert (result.nuclear_rank(0.75), result.nuclear_rank(0.76)) == (1, 2)
+    assert (result.numerical_rank(1.001), result.numerical_rank(0.999)) == (1, 2)
+
+
+def test_a_zero_matrix_has_rank_and_distance_zero():
+    zero = torch.zeros(2, 4, 3, dtype=F64)
+    for rank in RANKS.values():
+        assert torch.equal(rank(spectrum(zero)).double(), torch.zeros(2, dtype=F64))
+    assert torch.equal(distance_to_rank_one(zero), torch.zeros(2, dtype=F64))
+
+
+@pytest.mark.parametrize("name", RANKS)
+def test_a_batch_is_measured_one_by_one(name):
+    matrices = gaussian(2, 3, 6, 5, seed=1)
+    matrices[1, 2] = matrices[1, 2, :, :1] * matrices[1, 2, :1]  # of rank one, unlike the others
+    single = torch.stack([RANKS[name](spectrum(matrix)) for matrix in matrices.flatten(0, 1)])
+    measured = RANKS[name](spectrum(matrices))
+    torch.testing.assert_close(measured.flatten(), single)
+    assert single.unique().numel() > 1
+
+
+# From the smallest scale to the largest that a number of the dtype can have without losing digits.
+SCALES = [(F64, scale) for scale in (1e-300, 1e-170, 1e160, 1e307)] + [
+    (torch.float32, scale) for scale in (1e-35, 1e-25, 1e20, 1e37)
+]
+
+
+@pytest.mark.parametrize(("dtype", "scale"), SCALES)
+def test_relative_measures_are_the_same_at_every_scale(dtype, scale):
+    matrix = gaussian(6, 6, seed=2).to(dtype)
+    scaled = scale * matrix
+    for name in RANKS.keys() - {"numerical_rank"}:
+        one, other = (RANKS[name](spectrum(part)) for part in (matrix, scaled))
+        torch.testing.assert_close(one, other, msg=name)
+    torch.testing.assert_close(distance_to_rank_one(scaled), distance_to_rank_one(matrix))
+    torch.testing.assert_close(truncate(scaled, 2) / scale, truncate(matrix, 2))
+
+
+def test_a_spectrum_beyond_the_largest_number_still_has_its_ranks():
+    result = spectrum(torch.full((64, 64), 1e308, dtype=F64))
+    assert result.singular_values[0] == torch.inf
+    assert result.effective_rank.item() == pytest.approx(1)
+    assert result.energy_rank() == 1
+
+
+def test_energy_rank_is_the_least_rank_within_ten_percent():
+    matrix = gaussian(30, 20, seed=1)
+    k = int(spectrum(matrix).energy_rank(0.99))
+    errors = [torch.linalg.matrix_norm(matrix - truncate(matrix, r)) for r in (k - 1, k)]
+    assert errors[0] > 0.1 * torch.linalg.matrix_norm(matrix) >= errors[1]
 
 
 @pytest.mark.parametrize("rank", [1, 3, 5])
-def test_truncation_error_is_what_the_theorem_says(rank):
-    matrices = gaussian(2, 7, 5)
-    sigma = spectrum(matrices).singular_values
-    difference = matrices - truncate(matrices, rank)
-    torch.testing.assert_close(
-        torch.linalg.matrix_norm(difference), sigma[:, rank:].norm(dim=-1), atol=1e-12, rtol=0
-    )
-    assert (spectrum(truncate(matrices, rank)).numerical_rank(1e-10) == rank).all()
+def test_truncation_error_is_what_eckart_and_young_say(rank):
+    matrices = gaussian(2, 7, 5, seed=3)
+    tail = spectrum(matrices).singular_values[:, rank:]
+    low_rank = truncate(matrices, rank)
+    error = torch.linalg.matrix_norm(matrices - low_rank)
+    torch.testing.assert_close(error, tail.norm(dim=-1), atol=1e-12, rtol=0)
+    assert (torch.linalg.matrix_rank(low_rank) == rank).all()
 
 
-def test_distance_to_rank_one_at_both_ends():
-    row = gaussian(1, 5)
-    assert distance_to_rank_one(row.expand(4, 5)) < 1e-15
-    centred = gaussian(6, 5)
-    assert distance_to_rank_one(centred - centred.mean(0)).item() == pytest.approx(1)
-    assert distance_to_rank_one(torch.zeros(3, 2, dtype=F64)) == 0
+@pytest.mark.parametrize(
+    ("matrix", "rank"),
+    [
+        (diagonal(3, 2, 0, 0), 1),  # σ₃ = σ₄: the factors of the SVD have no derivative
+        (diagonal(2, 2, 1, 1), 2),
+        (diagonal(1, 1, 1), 3),
+        (gaussian(5, 3, seed=4), 2),
+        (gaussian(2, 3, 5, seed=5), 1),
+        (gaussian(5, 3, seed=6), 3),
+    ],
+)
+def test_the_gradient_of_a_truncation_is_that_of_finite_differences(matrix, rank):
+    assert torch.autograd.gradcheck(lambda A: truncate(A, rank), matrix.requires_grad_())
 
 
-def test_distance_to_rank_one_is_numpys_for_every_matrix_of_a_batch():
-    tokens = gaussian(3, 6, 5).numpy()
-    residual = tokens - tokens.mean(1, keepdims=True)
-    expected = np.linalg.norm(residual, axis=(1, 2)) / np.linalg.norm(tokens, axis=(1, 2))
-    np.testing.assert_allclose(distance_to_rank_one(torch.tensor(tokens)), expected, rtol=1e-12)
+@pytest.mark.parametrize(("matrix", "rank"), [(torch.eye(3), 1), (diagonal(3, 0, 0), 2)])
+def test_no_gradient_where_the_last_kept_value_equals_the_next(matrix, rank):
+    truncated = truncate(matrix.requires_grad_(), rank)
+    with pytest.raises(ValueError, match=rf"matrices must have σ_{rank} > σ_{rank + 1}"):
+        truncated.sum().backward()
 
 
 @pytest.mark.parametrize("name", ["effective_rank", "stable_rank", "participation_ratio"])
-def test_measures_are_differentiable(name):
-    matrix = gaussian(4, 3).requires_grad_()
-    assert torch.autograd.gradcheck(lambda m: getattr(spectrum(m), name), matrix)
+def test_measures_are_differentiable_both_ways(name):
+    def measure(matrices):
+        return getattr(spectrum(matrices), name)
+
+    matrices = gaussian(3, 4, 3, seed=7)
+    assert torch.autograd.gradcheck(measure, matrices.clone().requires_grad_())
+    direction = gaussian(3, 4, 3, seed=8)
+    forward = torch.func.jvp(measure, (matrices,), (direction,))[1]
+    gradient = torch.func.grad(lambda A: measure(A).sum())(matrices)
+    torch.testing.assert_close(forward, (gradient * direction).sum((-2, -1)))
 
 
-def test_float32_stays_float32():
-    result = spectrum(gaussian(4, 4).float())
+def test_distance_to_rank_one_is_numpys():
+    tokens = gaussian(3, 6, 5, seed=9)
+    residual = tokens.numpy() - tokens.numpy().mean(1, keepdims=True)
+    expected = np.linalg.norm(residual, axis=(1, 2)) / np.linalg.norm(tokens, axis=(1, 2))
+    np.testing.assert_allclose(distance_to_rank_one(tokens), expected, rtol=1e-12)
+    assert distance_to_rank_one(tokens[0, :1].expand(4, 5)) < 1e-15
+
+
+def test_float32_stays_float32_even_in_autocast():
+    matrix = gaussian(8, 8, seed=10).float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        low_rank = truncate(matrix, 3)
+        result = spectrum(matrix)
+    assert torch.equal(low_rank, truncate(matrix, 3))
     assert isinstance(result, Spectrum)
-    assert result.effective_rank.dtype == torch.float32
+    assert result.effective_rank.dtype == low_rank.dtype == torch.float32

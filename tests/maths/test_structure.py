@@ -1,6 +1,4 @@
-"""Diagnostics against their definitions, on matrices whose structure is known, and against chance."""
-
-from itertools import permutations
+"""Diagnostics against numpy and scipy, on matrices whose structure is known, and against chance."""
 
 import numpy as np
 import pytest
@@ -10,6 +8,7 @@ import scipy.optimize
 import scipy.stats
 import torch
 
+from helpers import maths
 from helpers.data import cases
 from helpers.maths import (
     Reading,
@@ -18,6 +17,7 @@ from helpers.maths import (
     diagnose,
     flatness,
     fourier_off_diagonal,
+    hartley,
     input_dependence,
     low_rank_distance,
     principal_angles,
@@ -31,13 +31,10 @@ from helpers.maths import (
 )
 
 F64 = torch.float64
-SIZES = [4, 5, 8, 33]
 
 
 def gaussian(*shape, seed=0):
-    # Far from the seeds of the nulls, so that no matrix is its own null.
-    generator = torch.Generator().manual_seed(10_000 + seed)
-    return torch.randn(*shape, generator=generator, dtype=F64)
+    return maths.gaussian(*shape, seed=seed, stream="matrices under test")
 
 
 def orthonormal(rows, columns, seed=0):
@@ -48,12 +45,8 @@ def tensor(array):
     return torch.tensor(np.array(array, dtype=float, order="C"))
 
 
-def default_rank(matrix):
-    return max(1, matrix.shape[-1] // 8)
-
-
 MEASURES = {
-    "low_rank": lambda A: low_rank_distance(A, default_rank(A)),
+    "low_rank": lambda A: low_rank_distance(A, max(1, A.shape[-1] // 8)),
     "toeplitz": toeplitz_distance,
     "circulant": circulant_distance,
     "fourier_off_diagonal": fourier_off_diagonal,
@@ -64,9 +57,10 @@ MEASURES = {
     "sinusoidal_rows": sinusoidal_rows,
 }
 HIGH = {"flatness", "sinusoidal_vectors", "sinusoidal_rows"}  # where structure is a high value
+SCALE_FREE = sorted(MEASURES.keys() - {"row_stochastic"})
 
 
-# Definitions: each diagnostic once more, in numpy and scipy, one matrix and one loop at a time
+# Each diagnostic once more, in numpy and scipy
 
 
 def relative_distance(A, nearest):
@@ -158,31 +152,17 @@ DEFINITIONS = {
 }
 
 
-@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("n", [4, 5, 33])
 @pytest.mark.parametrize("name", DEFINITIONS)
-def test_definition(name, n):
+def test_values_are_those_of_numpy_and_scipy(name, n):
     decaying = gaussian(n, n) * torch.exp(-(torch.arange(n) - torch.arange(n)[:, None]).abs())
-    for matrix in (gaussian(n, n), decaying, decaying.triu() + 0.2):
-        value = float(MEASURES[name](matrix))
-        assert value == pytest.approx(DEFINITIONS[name](matrix.numpy()), abs=1e-10)
-
-
-@pytest.mark.parametrize("n", SIZES)
-def test_off_diagonal_energy_is_the_squared_circulant_distance(n):
-    matrices = gaussian(20, n, n)
-    distance = circulant_distance(matrices)
-    torch.testing.assert_close(fourier_off_diagonal(matrices), distance**2, atol=1e-12, rtol=0)
-
-
-def test_no_random_row_of_the_simplex_is_nearer():
-    matrix = 0.3 * gaussian(6, 6)
-    rows = torch.softmax(3 * gaussian(2000, 6, 6, seed=1), dim=-1)
-    others = torch.linalg.matrix_norm(rows - matrix) / torch.linalg.matrix_norm(matrix)
-    assert row_stochastic_distance(matrix) < others.min()
+    for matrix in (gaussian(n, n, seed=1), decaying.triu() + 0.2):
+        expected = DEFINITIONS[name](matrix.numpy())
+        assert float(MEASURES[name](matrix)) == pytest.approx(expected, abs=1e-10)
 
 
 def test_bandwidth_at_exactly_99_percent():
-    matrix = 0.1 * torch.ones(100, 1, dtype=F64).mT.diag_embed()[0]  # energy 1 on the diagonal
+    matrix = 0.1 * torch.eye(100, dtype=F64)  # energy 1 on the diagonal
     matrix[0, 5] = (1 / 99) ** 0.5  # and 1/99 at distance 5
     assert bandwidth(matrix) == 0
     matrix[0, 5] *= 1.001
@@ -191,32 +171,41 @@ def test_bandwidth_at_exactly_99_percent():
 
 @pytest.mark.parametrize("name", MEASURES)
 def test_a_batch_is_measured_one_by_one(name):
+    matrices = gaussian(2, 3, 6, 6)
+    measure = MEASURES[name]
     if name == "sinusoidal_vectors":  # its batch is of nulls, which share the weights
 
         def measure(A):
             return sinusoidal_vectors(A, torch.arange(6, 0, -1, dtype=F64))
-    else:
-        measure = MEASURES[name]
-    matrices = gaussian(2, 3, 6, 6)
-    values = measure(matrices)
-    assert values.shape == (2, 3)
+
     single = torch.stack([measure(matrix) for matrix in matrices.flatten(0, 1)])
-    torch.testing.assert_close(values.flatten(), single, atol=1e-12, rtol=0)
+    torch.testing.assert_close(measure(matrices).flatten(), single, atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("name", sorted(MEASURES.keys() - {"row_stochastic"}))
-@pytest.mark.parametrize("scale", [-1.0, 1e-6, 1e6])
-def test_scale_does_not_matter(name, scale):
-    matrix = gaussian(8, 8)
-    torch.testing.assert_close(
-        MEASURES[name](scale * matrix), MEASURES[name](matrix), atol=1e-10, rtol=0
-    )
+@pytest.mark.parametrize("name", SCALE_FREE)
+@pytest.mark.parametrize(
+    ("dtype", "scales"),
+    [(F64, (-1.0, 1e-300, 1e-170, 1e160, 1e306)), (torch.float32, (-1.0, 1e-35, 1e20, 1e36))],
+)
+def test_scale_does_not_matter(name, dtype, scales):
+    matrix = gaussian(8, 8).to(dtype)
+    for scale in scales:
+        found = MEASURES[name](scale * matrix)
+        torch.testing.assert_close(found, MEASURES[name](matrix), msg=f"{scale}")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(MEASURES[name](matrix), found)
 
 
 def test_scale_matters_to_row_stochastic():
     weights = torch.softmax(gaussian(8, 8), dim=-1)
     assert row_stochastic_distance(weights) < 1e-15
-    assert row_stochastic_distance(2 * weights) > 0.3
+    # Of a large matrix the simplex is a point near 0; a small one is near it by far less than its size.
+    assert float(row_stochastic_distance(1e308 * torch.eye(8, dtype=F64))) == pytest.approx(1)
+    far = 1e300 / float(weights.norm())  # every row is projected on (1/8, …, 1/8)
+    assert float(row_stochastic_distance(1e-300 * weights)) == pytest.approx(far)
+    torch.testing.assert_close(
+        row_stochastic_distance(3e200 * weights, 1e200), row_stochastic_distance(3 * weights)
+    )
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -334,7 +323,7 @@ KNOWN = {
     "DST-II": (transform(scipy.fft.dst, 2), WAVES, "bandwidth"),
     "DST-III": (transform(scipy.fft.dst, 3), ORTHOGONAL, "sinusoidal_rows bandwidth"),
     "DST-IV": (transform(scipy.fft.dst, 4), WAVES, "bandwidth"),
-    "Hartley": (lambda n, random: cases.hartley(n).numpy(), WAVES, "bandwidth"),
+    "Hartley": (lambda n, random: hartley(n).numpy(), WAVES, "bandwidth"),
     "orthogonal": (
         lambda n, random: scipy.stats.ortho_group.rvs(n, random_state=random),
         ORTHOGONAL,
@@ -367,7 +356,7 @@ def known(name, n, seed=0):
     return tensor(KNOWN[name][0](n, np.random.default_rng(seed)))
 
 
-@pytest.mark.parametrize("n", [8, 16, 33, 64])
+@pytest.mark.parametrize("n", [8, 33])
 @pytest.mark.parametrize("name", KNOWN)
 def test_values_of_known_matrices(name, n):
     matrix = known(name, n)
@@ -397,32 +386,6 @@ def test_structure_is_beyond_chance_only_where_it_is(name):
             assert p[2] >= 0.05, diagnostic
 
 
-def test_structure_in_part():
-    blocky = diagnose(known("block-Toeplitz", 32), draws=99)["toeplitz"]
-    assert 0.7 < blocky.value < 0.95
-    assert blocky.p == 0.01
-    assert float(MEASURES["sinusoidal_rows"](known("DCT-I", 32))) > 0.97
-    hilbert = tensor(scipy.linalg.hilbert(16))
-    vandermonde = tensor(np.vander(np.linspace(-1, 1, 16), increasing=True))
-    for matrix in (hilbert, vandermonde):
-        readings = diagnose(matrix, draws=99)
-        assert readings["low_rank"].p == 0.01  # singular values fall fast, but none is 0
-        assert 0.01 < readings["low_rank"].value < 0.5
-        assert readings["toeplitz"].value > 0.5
-        assert readings["flatness"].p > 0.9
-
-
-def test_a_constant_matrix_has_every_structure_that_no_permutation_can_take():
-    readings = diagnose(torch.full((12, 12), -3.0, dtype=F64), draws=19)
-    for name in ("low_rank", *CIRCULANT):
-        assert readings[name].value == pytest.approx(0, abs=1e-12)
-        assert readings[name].p == 1
-        assert readings[name].z == 0
-    for name in ("sinusoidal_vectors", "sinusoidal_rows"):
-        assert readings[name].value == pytest.approx(1, abs=1e-12)
-        assert readings[name].p == 1
-
-
 def test_gaussian_matrices_are_chance():
     runs = [diagnose(gaussian(10, 10, seed=s), draws=99, seed=s) for s in range(40)]
     shares = []
@@ -439,24 +402,20 @@ def test_gaussian_matrices_are_chance():
 # What diagnose makes of one matrix
 
 
-def test_diagnose_has_every_diagnostic_with_its_nulls():
+@pytest.mark.parametrize("scale", [1e-200, 1.0, 1e307])
+def test_diagnose_hands_out_every_diagnostic_with_its_nulls(scale):
     matrix = gaussian(16, 16)
-    readings = diagnose(matrix, draws=7)
+    readings = diagnose(scale * matrix, draws=7)
     assert list(readings) == list(MEASURES)
     for name, reading in readings.items():
-        assert reading.value == pytest.approx(float(MEASURES[name](matrix)), abs=1e-12)
+        scaled = matrix if name in SCALE_FREE else scale * matrix
+        assert reading.value == pytest.approx(float(MEASURES[name](scaled)), rel=1e-9)
         assert reading.structured == ("high" if name in HIGH else "low")
         moved = name not in {"low_rank", "row_stochastic", "flatness"}
         assert list(reading.nulls) == ["permuted" if moved else "shuffled", "Gaussian"]
-        assert all(null.shape == (7,) and null.dtype == F64 for null in reading.nulls.values())
-
-
-@pytest.mark.parametrize("rank", [1, 3, 8])
-def test_rank_of_low_rank(rank):
-    matrix = gaussian(8, rank) @ gaussian(rank, 8, seed=1)
-    assert diagnose(matrix, rank=rank, draws=2)["low_rank"].value < 1e-12
-    if rank > 1:
-        assert diagnose(matrix, rank=rank - 1, draws=2)["low_rank"].value > 1e-3
+        for null in reading.nulls.values():
+            assert null.shape == (7,)
+            assert null.isfinite().all()
 
 
 def test_permuted_nulls_move_rows_and_columns_independently():
@@ -466,15 +425,6 @@ def test_permuted_nulls_move_rows_and_columns_independently():
     distances = diagnose(one, draws=2000)["bandwidth"].nulls["permuted"]
     assert float(distances.mean()) == pytest.approx(63 / 24, abs=0.15)
     assert float((distances == 0).double().mean()) == pytest.approx(1 / 8, abs=0.03)
-
-
-def test_permuted_nulls_are_permuted_matrices():
-    matrix = gaussian(4, 4)
-    orders = [list(order) for order in permutations(range(4))]
-    possible = torch.stack([matrix[rows][:, columns] for rows in orders for columns in orders])
-    nulls = diagnose(matrix, draws=50)["toeplitz"].nulls["permuted"]
-    nearest = (nulls[:, None] - toeplitz_distance(possible)).abs().min(1).values
-    assert (nearest < 1e-12).all()
 
 
 def test_shuffled_nulls_keep_the_entries_and_nothing_else():
@@ -494,55 +444,14 @@ def test_gaussian_nulls_have_the_norm_of_the_matrix():
     torch.testing.assert_close(nulls, expected, rtol=1e-3, atol=0)
 
 
-def test_null_vectors_get_the_singular_values_of_the_matrix():
-    # All equal: one subspace, whatever the vectors of the null are.
-    nulls = diagnose(orthonormal(8, 8), draws=9)["sinusoidal_vectors"].nulls
-    for null in nulls.values():
-        torch.testing.assert_close(null, torch.ones(9, dtype=F64), atol=1e-12, rtol=0)
-
-
-def test_a_random_operator_is_not_among_its_nulls():
-    # The cases and the nulls are drawn from seeds; the same seed must not give the same matrix.
-    operator = cases.random_operator(8, seed=0).operator
-    reading = diagnose(operator, draws=99, seed=0)["toeplitz"]
-    assert (reading.nulls["Gaussian"] - reading.value).abs().min() > 1e-6
-
-
-def test_nulls_are_a_function_of_the_seed_alone():
-    matrix, state = gaussian(6, 6), torch.get_rng_state()
-    first, again, other = (diagnose(matrix, draws=5, seed=seed) for seed in (1, 1, 2))
+def test_nulls_follow_the_seed_alone_and_a_matrix_is_not_among_its_own():
+    matrix, state = cases.random_operator(8, seed=1).operator, torch.get_rng_state()
+    first, again, other = (diagnose(matrix, draws=5, seed=seed)["toeplitz"] for seed in (1, 1, 2))
     assert torch.equal(torch.get_rng_state(), state), "global random state was touched"
-    for name in MEASURES:
-        assert first[name].value == pytest.approx(other[name].value, abs=1e-12)
-        for null, values in first[name].nulls.items():
-            torch.testing.assert_close(values, again[name].nulls[null], atol=1e-12, rtol=0)
-    for null, values in first["toeplitz"].nulls.items():
-        assert (values - other["toeplitz"].nulls[null]).abs().min() > 1e-9
-
-
-def test_the_matrix_stays_as_it_is_and_needs_no_gradient():
-    matrix = gaussian(6, 6).requires_grad_()
-    before = matrix.detach().clone()
-    readings = diagnose(matrix.mT, draws=3)
-    assert torch.equal(matrix.detach(), before)
-    assert not readings["low_rank"].nulls["Gaussian"].requires_grad
-    assert readings["toeplitz"].value == pytest.approx(float(toeplitz_distance(before.mT)))
-
-
-def test_diagnose_computes_in_double_precision():
-    matrix = gaussian(8, 8).float()
-    single, double = diagnose(matrix, draws=3), diagnose(matrix.double(), draws=3)
-    for name in MEASURES:
-        assert single[name].value == pytest.approx(double[name].value, abs=1e-12)
-
-
-@pytest.mark.parametrize("scale", [1e-200, 1e-160, 1e150, 1e200])
-def test_extreme_scales(scale):
-    matrix = gaussian(8, 8)
-    scaled, plain = diagnose(scale * matrix, draws=9), diagnose(matrix, draws=9)
-    for name in MEASURES.keys() - {"row_stochastic"}:
-        assert scaled[name].value == pytest.approx(plain[name].value, abs=1e-9)
-        assert scaled[name].p == plain[name].p
+    for null, values in first.nulls.items():
+        torch.testing.assert_close(values, again.nulls[null], atol=1e-12, rtol=0)
+        assert (values - other.nulls[null]).abs().min() > 1e-9
+        assert (values - first.value).abs().min() > 1e-9
 
 
 # Readings by hand
@@ -552,17 +461,21 @@ NULL = torch.tensor([0.1, 0.2, 0.3, 0.4], dtype=F64)
 
 @pytest.mark.parametrize(
     ("value", "low", "high"),
-    [(0.0, 1 / 5, 1.0), (0.2, 3 / 5, 4 / 5), (0.25, 3 / 5, 3 / 5), (0.5, 1.0, 1 / 5)],
+    [
+        (0.0, 1 / 5, 1.0),
+        (0.2 - 1e-15, 3 / 5, 4 / 5),  # ties within rounding count
+        (0.2 + 1e-15, 3 / 5, 4 / 5),
+        (0.25, 3 / 5, 3 / 5),
+        (0.5, 1.0, 1 / 5),
+    ],
 )
 def test_p_counts_the_nulls_at_least_as_structured(value, low, high):
-    assert Reading(value, {"permuted": NULL}, "low").p == pytest.approx(low)
-    assert Reading(value, {"permuted": NULL}, "high").p == pytest.approx(high)
-
-
-def test_a_tie_within_rounding_counts():
-    for value in (0.2 - 1e-15, 0.2 + 1e-15):
-        assert Reading(value, {"permuted": NULL}, "low").p == pytest.approx(3 / 5)
-        assert Reading(value, {"permuted": NULL}, "high").p == pytest.approx(4 / 5)
+    for structured, expected in (("low", low), ("high", high)):
+        assert Reading(value, {"permuted": NULL}, structured).p == pytest.approx(expected)
+        # The null that explains the value best is the one that counts.
+        unlike = NULL + (1 if structured == "low" else -1)
+        both = Reading(value, {"permuted": NULL, "Gaussian": unlike}, structured)
+        assert both.p == pytest.approx(expected)
 
 
 def test_z_by_hand():
@@ -574,33 +487,12 @@ def test_z_by_hand():
     assert Reading(0.55, {"Gaussian": NULL}, "high").z == pytest.approx(0.3 / deviation)
 
 
-@pytest.mark.parametrize("structured", ["low", "high"])
-def test_p_is_that_of_the_null_that_explains_the_value_best(structured):
-    reading = Reading(0.25, {"a": NULL - 1, "b": NULL, "c": NULL + 1}, structured)
-    assert reading.p == 1
-    assert Reading(0.25, {"b": NULL}, structured).p == pytest.approx(3 / 5)
-    unlike = NULL + (1 if structured == "low" else -1)
-    assert Reading(0.25, {"b": NULL, "c": unlike}, structured).p == pytest.approx(3 / 5)
-
-
-@pytest.mark.parametrize("sign", [1, -1])
-def test_z_and_p_agree_when_the_nulls_do_not(sign):
-    # 10 deviations on the structured side of one null, and 100 on the other side of the other one.
-    null = torch.tensor([-0.1, 0.0, 0.1], dtype=F64)
-    reading = Reading(
-        0.0, {"a": null + sign, "b": null - 10 * sign}, "low" if sign == 1 else "high"
-    )
-    assert reading.p == 1
-    assert sign * reading.z > 0  # not structured
-
-
 def test_a_null_without_spread():
     same = torch.full((5,), 0.3, dtype=F64)
-    assert Reading(0.3, {"permuted": same}, "low").z == 0
-    assert Reading(0.3, {"permuted": same}, "low").p == 1
-    other = Reading(0.2, {"permuted": same}, "low")
-    assert -float("inf") < other.z < -1e6
-    assert other.p == pytest.approx(1 / 6)
+    tie, below = (Reading(value, {"permuted": same}, "low") for value in (0.3, 0.2))
+    assert (tie.z, tie.p) == (0, 1)
+    assert -float("inf") < below.z < -1e6
+    assert below.p == pytest.approx(1 / 6)
 
 
 # Sinusoids
@@ -619,71 +511,43 @@ def overlap_by_search(basis):
     return np.mean(shares)
 
 
-@pytest.mark.parametrize("n", [6, 12])
-@pytest.mark.parametrize("k", [1, 2, 3, 4])
-def test_overlap_of_a_subspace_by_its_definition(n, k):
-    for seed in range(3):
-        basis = orthonormal(n, k, seed=seed)
-        expected = overlap_by_search(basis.numpy())
-        assert float(sinusoid_overlap(basis)) == pytest.approx(expected, abs=1e-10)
+@pytest.mark.parametrize(("n", "k"), [(6, 1), (6, 3), (12, 2), (12, 4)])
+def test_overlap_of_a_subspace_by_its_definition_and_in_every_basis(n, k):
+    basis = orthonormal(n, k)
+    overlap = sinusoid_overlap(basis)
+    assert float(overlap) == pytest.approx(overlap_by_search(basis.numpy()), abs=1e-10)
+    turned = basis @ orthonormal(k, k, seed=1)
+    torch.testing.assert_close(sinusoid_overlap(turned), overlap, atol=1e-10, rtol=0)
 
 
-@pytest.mark.parametrize("k", [2, 3, 5])
-def test_overlap_is_the_same_in_every_basis(k):
-    dct = known("DCT-II", 16).T
-    for basis in (orthonormal(16, k), dct[:, 1 : k + 1]):
-        for seed in range(5):
-            turned = basis @ orthonormal(k, k, seed=seed)
-            torch.testing.assert_close(
-                sinusoid_overlap(turned), sinusoid_overlap(basis), atol=1e-10, rtol=0
-            )
-
-
-@pytest.mark.parametrize("n", [8, 15, 16])
+@pytest.mark.parametrize("n", [8, 15])
 @pytest.mark.parametrize("name", ["DCT-II", "DCT-IV", "DST-I", "DST-II", "DST-IV", "Hartley"])
 def test_rows_of_a_transform_are_sinusoids(name, n):
-    for row in known(name, n):
-        assert float(sinusoid_overlap(row[:, None])) == pytest.approx(1, abs=1e-12)
+    overlaps = sinusoid_overlap(known(name, n)[..., None])
+    torch.testing.assert_close(overlaps, torch.ones(n, dtype=F64), atol=1e-12, rtol=0)
 
 
-@pytest.mark.parametrize("n", [8, 15, 16])
-def test_pairs_of_the_dft_are_sinusoids(n):
-    t = torch.arange(n, dtype=F64)
-    for k in range(1, (n + 1) // 2):
-        angles = 2 * torch.pi * k * t / n
-        pair = torch.stack([angles.cos(), angles.sin()], 1) * (2 / n) ** 0.5
+def test_pairs_of_the_dft_and_all_waves_but_the_constant_are_sinusoids():
+    t = torch.arange(15, dtype=F64)
+    for k in range(1, 8):
+        angles = 2 * torch.pi * k * t / 15
+        pair = torch.stack([angles.cos(), angles.sin()], 1) * (2 / 15) ** 0.5
         assert float(sinusoid_overlap(pair @ orthonormal(2, 2))) == pytest.approx(1, abs=1e-12)
-
-
-def test_sinusoids_between_the_frequencies_are_nearly_found():
-    t = torch.arange(16, dtype=F64)
-    for frequency in np.linspace(0, 0.5, 101):
-        wave = torch.cos(2 * torch.pi * frequency * t + 1.0)
-        assert float(sinusoid_overlap(wave[:, None] / wave.norm())) > 0.97
-
-
-def test_a_square_wave_is_a_sinusoid_by_eight_over_pi_squared():
-    period = 16
-    wave = torch.ones(64, 1, dtype=F64)
-    wave[torch.arange(64) % period >= period // 2] = -1
-    expected = 8 / (period * np.sin(np.pi / period)) ** 2  # 8/π² for long periods
-    assert float(sinusoid_overlap(wave / 8)) == pytest.approx(expected, abs=0.01)
-    spike = torch.eye(64, dtype=F64)[:, :1]
-    assert float(sinusoid_overlap(spike)) < 0.1
-
-
-def test_the_whole_space_holds_every_sinusoid():
-    assert sinusoid_overlap(orthonormal(6, 6)) == 1
-    assert sinusoid_overlap(torch.ones(1, 1, dtype=F64)) == 1
-
-
-@pytest.mark.parametrize("n", [5, 8, 16])
-def test_all_sinusoids_but_the_constant(n):
     # Every frequency has one direction in a subspace of dimension n − 1, but few have two.
-    waves = known("DCT-II", n).T[:, 1:]
-    for seed in range(5):
-        turned = waves @ orthonormal(n - 1, n - 1, seed=seed)
-        assert float(sinusoid_overlap(turned)) == pytest.approx(1, abs=1e-10)
+    waves = known("DCT-II", 8).T[:, 1:] @ orthonormal(7, 7)
+    assert float(sinusoid_overlap(waves)) == pytest.approx(1, abs=1e-10)
+    assert sinusoid_overlap(orthonormal(6, 6)) == 1
+
+
+def test_sinusoids_between_the_frequencies_are_nearly_found_and_others_not():
+    t, frequencies = torch.arange(16, dtype=F64), torch.linspace(0, 0.5, 101, dtype=F64)
+    waves = torch.cos(2 * torch.pi * frequencies[:, None] * t + 1.0)
+    assert sinusoid_overlap(torch.nn.functional.normalize(waves, dim=-1)[..., None]).min() > 0.97
+    square = torch.where(torch.arange(64) % 16 < 8, 1.0, -1.0).double()[:, None] / 8
+    # A square wave of long period holds 8/π² of its energy in its first harmonic.
+    expected = 8 / (16 * np.sin(np.pi / 16)) ** 2
+    assert float(sinusoid_overlap(square)) == pytest.approx(expected, abs=0.01)
+    assert float(sinusoid_overlap(torch.eye(64, dtype=F64)[:, :1])) < 0.1
 
 
 @pytest.mark.parametrize("noise", [0, 1e-7])
@@ -707,11 +571,10 @@ def test_frequencies_with_one_singular_value(noise):
 def test_principal_angles_are_scipys(n, r):
     U, W = orthonormal(n, r), orthonormal(n, r, seed=1)
     expected = np.sort(scipy.linalg.subspace_angles(U.numpy(), W.numpy()))
-    np.testing.assert_allclose(principal_angles(U, W), expected, atol=1e-10)
-    torch.testing.assert_close(
-        principal_angles(U @ orthonormal(r, r, seed=2), W), principal_angles(U, W)
-    )
-    torch.testing.assert_close(principal_angles(W, U), principal_angles(U, W))
+    # scipy takes the arc cosine of some small angles: off by √ε there, on some processors.
+    np.testing.assert_allclose(principal_angles(U, W), expected, atol=1e-7)
+    turned = principal_angles(W @ orthonormal(r, r, seed=2), U)
+    torch.testing.assert_close(turned, principal_angles(U, W), atol=1e-13, rtol=0)
 
 
 def turned_planes(angles):
@@ -725,41 +588,20 @@ def test_principal_angles_near_zero_and_near_right():
     angles = torch.tensor([0, 1e-10, 1e-4, 0.3, torch.pi / 4, 1.2, torch.pi / 2 - 1e-10], dtype=F64)
     found = principal_angles(*turned_planes(angles))
     torch.testing.assert_close(found, angles, atol=1e-14, rtol=0)
-    right = torch.full((2,), torch.pi / 2, dtype=F64)
-    torch.testing.assert_close(principal_angles(*turned_planes(right)), right, atol=1e-14, rtol=0)
-
-
-def test_principal_angles_of_a_batch():
-    U, W = signed_qr(gaussian(2, 3, 6, 2)), signed_qr(gaussian(2, 3, 6, 2, seed=1))
-    found = principal_angles(U, W)
-    assert found.shape == (2, 3, 2)
-    torch.testing.assert_close(found[1, 2], principal_angles(U[1, 2], W[1, 2]))
+    batch = [torch.stack([basis, basis.flip(0)]) for basis in turned_planes(angles)]
+    torch.testing.assert_close(principal_angles(*batch), angles.expand(2, 7), atol=1e-14, rtol=0)
 
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_the_largest_angle_to_the_truth_on_either_side(side):
-    angles = torch.tensor([0.1, 0.4], dtype=F64)
-    U, W = turned_planes(angles)
+    U, W = turned_planes(torch.tensor([0.1, 0.4], dtype=F64))
     truth = U @ torch.diag(torch.tensor([3.0, 2.0], dtype=F64)) @ U.T
-    matrix = torch.linalg.multi_dot([W, torch.diag(torch.tensor([1.0, 5.0], dtype=F64)), U.T])
+    matrix = W @ torch.diag(torch.tensor([1.0, 5.0], dtype=F64)) @ U.T
     matrix = matrix if side == "left" else matrix.T
     reading = diagnose(matrix, truth=truth, rank=2, draws=9)["principal_angle"]
     assert reading.value == pytest.approx(np.degrees(0.4), abs=1e-9)
     assert reading.structured == "low"
     assert list(reading.nulls) == ["permuted", "Gaussian"]
-
-
-def test_angle_to_itself_and_to_a_stranger():
-    matrix = gaussian(16, 2) @ gaussian(2, 16, seed=1)
-    itself = diagnose(3 * matrix, truth=matrix.float().double(), draws=99)["principal_angle"]
-    assert itself.value < 1e-4
-    assert itself.p == 0.01
-    p = []
-    for seed in range(5):
-        reading = diagnose(gaussian(16, 16, seed=seed + 2), truth=matrix, draws=99, seed=seed)
-        assert 60 < reading["principal_angle"].value <= 90
-        p.append(reading["principal_angle"].p)
-    assert sorted(p)[2] >= 0.05
 
 
 # Does the operator depend on the input?
@@ -781,80 +623,44 @@ def correlation_by_loops(inputs, outputs):
 
 
 @pytest.mark.parametrize("shape", [(5, 4, 2), (3, 6, 4)])
-def test_input_dependence_by_its_definition(shape):
+@pytest.mark.parametrize("scale", [1.0, 1e-200, 1e200])
+def test_input_dependence_by_its_definition_at_every_scale(shape, scale):
     inputs, outputs = gaussian(*shape), gaussian(*shape, seed=1)
-    reading = input_dependence(inputs, outputs, draws=3)
     expected = correlation_by_loops(inputs.numpy(), outputs.numpy())
+    reading = input_dependence(scale * inputs, scale * outputs, draws=60)
     assert reading.value == pytest.approx(expected, abs=1e-10)
     assert reading.structured == "high"
-    assert list(reading.nulls) == ["regrouped"]
+    # The null deals the same pairs out anew, so the correlation goes up and down about nothing.
+    null = reading.nulls["regrouped"]
+    assert abs(float(null.mean())) < 4 * float(null.std()) / 60**0.5
+    single = input_dependence(inputs.float(), outputs.float(), draws=60)
+    assert single.value == pytest.approx(expected, abs=1e-5)
 
 
-def test_null_of_input_dependence_is_a_regrouping():
-    inputs, outputs = gaussian(3, 4, 2), gaussian(3, 4, 2, seed=1)
-    x, y = (part.transpose(1, 2).flatten(0, 1).numpy() for part in (inputs, outputs))
-    possible = [
-        correlation_by_loops(
-            *(part[list(order)].reshape(3, 2, 4).transpose(0, 2, 1) for part in (x, y))
-        )
-        for order in permutations(range(6))
-    ]
-    assert len(np.unique(np.round(possible, 9))) == 15  # ways to make three pairs of six
-    nulls = input_dependence(inputs, outputs, draws=60).nulls["regrouped"].numpy()
-    assert np.abs(nulls[:, None] - np.array(possible)).min(1).max() < 1e-10
-    assert len(np.unique(nulls.round(9))) > 10
-
-
-@pytest.mark.parametrize("noise", [0.1, 0.5])
-@pytest.mark.parametrize("case", ["low_rank", "convolution", "fourier", "random_operator"])
-def test_a_fixed_operator_is_not_flagged(case, noise):
+@pytest.mark.parametrize("misfit", [torch.clone, torch.tanh, torch.square])
+@pytest.mark.parametrize("case", ["convolution", "random_operator"])
+def test_a_fixed_map_is_not_flagged_even_if_it_is_not_linear(case, misfit):
     p = []
-    for seed in range(20):
-        data = getattr(cases, case)(8, 10, noise, seed, width=4)
-        p.append(input_dependence(data.inputs, data.outputs, draws=39, seed=seed).p)
-    assert np.mean(np.array(p) <= 0.05) <= 0.15
+    for seed in range(40):
+        data = getattr(cases, case)(8, 10, 0.3, seed, width=4)
+        outputs = data.outputs if misfit is torch.clone else misfit(data.clean)
+        p.append(input_dependence(data.inputs, outputs, draws=39, seed=seed).p)
+    assert np.mean(np.array(p) <= 0.05) <= 0.15  # 5 % in the long run
 
 
 def test_without_noise_a_fixed_operator_leaves_nothing_to_test():
     data = cases.convolution(16, 16, 0.0)
-    reading = input_dependence(data.inputs, data.outputs, draws=9)
-    assert (reading.value, reading.p, reading.z) == (0, 1, 0)
-    nothing = input_dependence(data.inputs, torch.zeros_like(data.outputs), draws=9)
-    assert (nothing.value, nothing.p) == (0, 1)
+    for outputs in (data.outputs, torch.zeros_like(data.outputs)):
+        reading = input_dependence(data.inputs, outputs, draws=9)
+        assert (reading.value, reading.p, reading.z) == (0, 1, 0)
 
 
-@pytest.mark.parametrize("noise", [0.0, 0.1, 0.5])
-@pytest.mark.parametrize("sharpness", [0.5, 1.0, 2.0, 4.0])
-def test_attention_depends_on_its_input(sharpness, noise):
-    for seed in range(20):
-        data = cases.attention(16, 32, noise, seed, sharpness=sharpness)
+@pytest.mark.parametrize("sharpness", [0.5, 2.0])
+def test_attention_and_operators_drawn_anew_depend_on_the_sample(sharpness):
+    for seed in range(5):
+        data = cases.attention(16, 32, 0.3, seed, sharpness=sharpness)
         reading = input_dependence(data.inputs, data.outputs, draws=19, seed=seed)
         assert reading.p == pytest.approx(1 / 20)
-
-
-@pytest.mark.parametrize("misfit", [torch.tanh, torch.square, torch.relu])
-def test_a_fixed_map_that_is_not_linear_is_not_flagged(misfit):
-    p = []
-    for seed in range(40):
-        data = cases.random_operator(8, 10, 0.1, seed, width=4)
-        p.append(input_dependence(data.inputs, misfit(data.clean), draws=39, seed=seed).p)
-    assert np.mean(np.array(p) <= 0.05) <= 0.15
-
-
-def test_operators_drawn_anew_for_each_sample_are_flagged():
     inputs = gaussian(32, 8, 8)
     outputs = gaussian(32, 8, 8, seed=1) @ inputs
     assert input_dependence(inputs, outputs, draws=99).p == 0.01
-
-
-def test_input_dependence_follows_its_seed_and_takes_float32():
-    inputs, outputs = gaussian(6, 5, 3).float(), gaussian(6, 5, 3, seed=1).float()
-    state = torch.get_rng_state()
-    first, again, other = (input_dependence(inputs, outputs, draws=5, seed=s) for s in (1, 1, 2))
-    assert torch.equal(torch.get_rng_state(), state), "global random state was touched"
-    # To rounding only: how a product is summed depends on where in memory its factors lie.
-    one, same, another = (reading.nulls["regrouped"] for reading in (first, again, other))
-    torch.testing.assert_close(same, one, atol=1e-12, rtol=0)
-    assert (another - one).abs().min() > 1e-9
-    double = input_dependence(inputs.double(), outputs.double(), draws=5)
-    assert first.value == pytest.approx(double.value, abs=1e-12)

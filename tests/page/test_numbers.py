@@ -1,5 +1,6 @@
 """Median and spread in words."""
 
+import math
 import statistics
 
 import pytest
@@ -20,6 +21,24 @@ def test_median_of_a_table_is_that_of_all_entries():
     assert median(torch.tensor([1, 2, 7])) == 2.0  # whole numbers too
     assert median(4) == 4.0
     assert median(torch.tensor([16777217], dtype=torch.int64)) == 16777217  # not rounded to float32
+
+
+def test_median_of_more_entries_than_torch_can_sort_into_quantiles():
+    values = torch.arange(2**24 + 1, dtype=torch.float32)
+    assert median(values) == 2**23
+
+
+def test_median_of_what_torch_holds_in_its_ways():
+    assert median(torch.tensor([1.0, 3.0], requires_grad=True)) == 2.0
+    assert median(torch.tensor([1.0, 3.0], dtype=torch.bfloat16)) == 2.0
+    assert math.isnan(median(torch.tensor([1.0, float("nan"), 3.0])))
+
+
+def test_a_printed_number_knows_how_far_it_may_move():
+    values = torch.tensor([1.0, 3.0])
+    assert printed(1.0, ".1f").tolerance is None
+    for text in (printed(1, "", 0.5), spread(values, "", 0.5), median_range(values, "", 0.5)):
+        assert text.tolerance == 0.5
 
 
 def test_numbers_are_written_in_the_given_format():

@@ -14,19 +14,16 @@ async ({ documents, own }) => {
 
   // Screen readers of the PDF are told the TeX source; what is drawn is only letters in places.
   // Behind "\\(" it is recognised as a formula by pdf_tags.py.
-  all("mjx-container[data-tex]", (formula) => {
-    formula.setAttribute("aria-label", `\\(${formula.dataset.tex}`);
+  all(".katex", (formula) => {
+    const source = formula.querySelector("annotation").textContent.trim();
+    formula.querySelector(".katex-mathml").remove();
+    formula.setAttribute("aria-label", `\\(${source}`);
     formula.setAttribute("role", "img");
-    // Chromium drops the text alternative of what has no text, and letters made by style are none.
-    formula.append("\u2060");
   });
-  all("mjx-math, [role=img] > svg", (drawing) => drawing.removeAttribute("aria-hidden"));
-  all("mjx-assistive-mml", (spoken) => spoken.remove());
-  // Its style is a size for the screen's letters, and a position that prints it after the text.
-  all("mjx-container", (formula) => formula.removeAttribute("style"));
+  all(".katex-html, [role=img] > svg", (drawing) => drawing.removeAttribute("aria-hidden"));
 
   // No line ends between a formula and the bracket or the full stop that belongs to it.
-  all("mjx-container:not([display])", (formula) => {
+  all(".katex:not(.katex-display *)", (formula) => {
     const whole = formula.closest("span.math") ?? formula;
     const [before, after] = [whole.previousSibling, whole.nextSibling];
     const part = (node, pattern) => (node instanceof Text && node.data.match(pattern)?.[0]) || "";
@@ -73,7 +70,7 @@ async ({ documents, own }) => {
 
   const furniture = "script, style, form, button, input, .headerlink, .toctree-wrapper";
   all(`${furniture}, .genindex-jumpbox, .af-pdf`, (part) => part.remove());
-  const hidden = [...article.querySelectorAll("*:not(svg *, mjx-container *)")].filter(
+  const hidden = [...article.querySelectorAll("*:not(svg *, .katex *)")].filter(
     (part) => getComputedStyle(part).display === "none");
   hidden.forEach((part) => part.remove());
   all(".cell", (cell) => {
@@ -104,7 +101,7 @@ async ({ documents, own }) => {
 
   // All pages become one document: an id gets its page's address in front, as does a link to it.
   const place = (page, id) => (id ? `${page}:${id}` : page);
-  all("[id]:not(svg *, mjx-container *)", (part) => { part.id = place(own, part.id); });
+  all("[id]:not(svg *, .katex *)", (part) => { part.id = place(own, part.id); });
   all("a[href]", (link) => {
     const target = new URL(link.getAttribute("href"), location.href);
     if (!target.href.startsWith(root)) return;
@@ -131,7 +128,7 @@ async ({ documents, own }) => {
 
   const spoken = (heading) => {
     const copy = heading.cloneNode(true);
-    copy.querySelectorAll("mjx-container").forEach((formula) => {
+    copy.querySelectorAll(".katex").forEach((formula) => {
       formula.replaceWith(formula.getAttribute("aria-label").replace("\\(", ""));
     });
     return copy.textContent.trim().replace(/\s+/g, " ");
@@ -147,11 +144,5 @@ async ({ documents, own }) => {
     number.textContent = number.textContent.replace(/\.\s*$/, " ");
   });
 
-  const fonts = document.querySelector("#MJX-CHTML-styles");
-  return {
-    html: article.innerHTML,
-    headings,
-    math: [...(fonts?.sheet?.cssRules ?? [])].map((rule) => rule.cssText.replaceAll(
-      /url\("([^"]+)"\)/g, (_, address) => `url("${new URL(address, location.href).href}")`)),
-  };
+  return { html: article.innerHTML, headings };
 }

@@ -1,0 +1,127 @@
+"""The note's recipe as the note writes it, and first-order training that puts one thing right at a time."""
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.data import NOTE_CASES, note_targets
+from helpers.layers import SIGMAS, DivergenceError, FactorizationLayer, NoteRecipe, descend
+from helpers.maths import MAPS, gaussian
+
+
+@pytest.mark.parametrize("case", NOTE_CASES)
+def test_the_notes_recipe_does_not_fit(case):
+    result = descend(NoteRecipe(32), note_targets(0)[case])
+    assert 0.6 < result.relative_error < 1.2
+    assert result.history.shape == (801,)
+    assert not result.converged
+
+
+def test_the_notes_recipe_is_what_the_note_writes():
+    """The note's own script, in double precision; more steps than these amplify rounding."""
+    target, start = note_targets(0)["low rank"], NoteRecipe(32)
+    assert all(0.6 < parameter.std() < 1.4 for parameter in start.parameters())
+    left, middle, right = (p.detach().clone().requires_grad_() for p in start.parameters())
+    optimizer = torch.optim.Adam([left, middle, right], lr=3e-3)
+    errors = []
+    for _ in range(41):
+        U, V = torch.linalg.qr(left)[0], torch.linalg.qr(right)[0]
+        difference = target - U @ torch.diag(torch.nn.functional.softplus(middle)) @ V.T
+        errors.append(float(difference.detach().norm() / target.norm()))
+        optimizer.zero_grad()
+        torch.mean(difference**2).backward()
+        optimizer.step()
+    np.testing.assert_allclose(descend(start, target, steps=40).history, errors, rtol=1e-9)
+
+
+def test_each_option_halves_the_error():
+    one_cycle = {"steps": 200, "scale": True, "learning_rate": 0.1, "one_cycle": True}
+    options = [
+        {"steps": 200},
+        one_cycle,
+        one_cycle | {"eliminate": True},
+        {"steps": 10, "scale": True, "optimizer": "lbfgs", "eliminate": True},
+    ]
+    targets = [note_targets(seed, 8)["attention"] for seed in range(5)]
+    slow, *faster = (
+        np.median([descend(FactorizationLayer(8, 8), X, **each).relative_error for X in targets])
+        for each in options
+    )
+    assert max(faster) < slow / 2
+
+
+def test_scaling_lifts_the_speed_limit_of_singular_values():
+    """Adam moves a parameter by at most about 0.1 in a step, which is nothing beside σ₁ ≈ 3000."""
+    options = {"steps": 100, "learning_rate": 0.1, "one_cycle": True}
+    target = 1000 * gaussian(5, 4, seed=0)
+    slow, fast = (
+        descend(FactorizationLayer(5, 4), target, scale=scale, **options).relative_error
+        for scale in (False, True)
+    )
+    assert slow > 0.95
+    assert fast < 0.5
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"scale": True},
+        {"eliminate": True},
+        {"scale": True, "eliminate": True, "one_cycle": True, "learning_rate": 0.1},
+        {"optimizer": "lbfgs"},
+        {"scale": True, "optimizer": "lbfgs"},
+    ],
+)
+@pytest.mark.parametrize("zero", [False, True])
+def test_history_and_what_is_watched(options, zero):
+    target = (0 if zero else 7) * gaussian(5, 4, seed=0)
+    layer, seen = FactorizationLayer(5, 4, seed=1), []
+    result = descend(layer, target, steps=6, watch=seen.append, **options)
+    assert result.history.shape == (7,)
+    assert result.singular_values.shape == (7, 4)
+    assert result.history.isfinite().all()
+    assert result.history[-1] == result.relative_error <= result.history[0]
+    torch.testing.assert_close(layer().S, result.singular_values[-1])
+    assert len(seen) == 6
+    # What is watched are the factors of the same times in the same units.
+    for factors, error, S in zip(seen, result.history, result.singular_values, strict=False):
+        measured = factors.matrix().norm() if zero else factors.relative_error(target)
+        torch.testing.assert_close(measured, error)
+        torch.testing.assert_close(factors.S, S)
+        assert not factors.U.requires_grad
+
+
+@pytest.mark.parametrize("sigma", SIGMAS)
+@pytest.mark.parametrize("scale", [1e-200, 1e-3, 1e200])
+def test_scaled_training_is_the_same_at_every_scale(sigma, scale):
+    one, other = (
+        descend(
+            FactorizationLayer(5, 4, sigma=sigma),
+            size * gaussian(5, 4, seed=0),
+            steps=20,
+            scale=True,
+        )
+        for size in (1.0, scale)
+    )
+    torch.testing.assert_close(other.history, one.history, rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("orthogonal", MAPS)
+def test_every_map_learns(orthogonal):
+    layer = FactorizationLayer(5, 4, orthogonal=orthogonal, seed=1)
+    result = descend(layer, gaussian(5, 4, seed=0), steps=100, scale=True, learning_rate=0.05)
+    assert result.history.min() < 0.8 * result.history[0]  # LAPACK's QR does not stay there
+
+
+@pytest.mark.parametrize("orthogonal", ["qr", "cayley", "exponential", "householder"])
+@pytest.mark.parametrize("learning_rate", [1e5, 1e300])
+def test_divergence_is_reported_and_leaves_the_layer_as_it_was(orthogonal, learning_rate):
+    layer = FactorizationLayer(4, 4, orthogonal=orthogonal)
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    with pytest.raises(DivergenceError, match=r"training diverged.*from [\d.]+ to "):
+        descend(layer, gaussian(4, 4, seed=0), steps=20, learning_rate=learning_rate)
+    with pytest.raises(ZeroDivisionError):  # or whatever stops it
+        descend(layer, gaussian(4, 4, seed=0), steps=3, watch=lambda factors: 1 / 0)
+    for name, value in layer.state_dict().items():
+        assert torch.equal(value, before[name])

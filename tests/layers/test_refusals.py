@@ -1,0 +1,325 @@
+"""Wrong arguments of the layers: an error that begins with the argument's name and says what came."""
+
+import re
+
+import pytest
+import torch
+
+from helpers.layers import (
+    METHODS,
+    ORACLES,
+    Butterfly,
+    FactorizationLayer,
+    FactorizationOperator,
+    NoteRecipe,
+    UniversalLayer,
+    choose_classes,
+    compress,
+    cooley_tukey,
+    descend,
+    excess_error,
+    fit,
+    learn_blocks,
+    rank_one_bound,
+)
+from helpers.maths import gaussian
+
+pytestmark = pytest.mark.bad_input
+
+THREE, EIGHT = torch.eye(3, dtype=torch.float64), torch.eye(8, dtype=torch.float64)
+SAMPLES = gaussian(4, 8, 6, seed=0)
+PARTS = {
+    "queries": gaussian(9, 4, seed=0),
+    "keys": gaussian(6, 4, seed=1),
+    "values": gaussian(6, 3, seed=2),
+}
+LANDMARKS = [method for method in METHODS if method not in ORACLES]
+
+
+def with_entry(tensor, value):
+    tensor = tensor.clone()
+    tensor.view(-1)[5] = value
+    return tensor
+
+
+def universal(**changed):
+    return UniversalLayer(**{"n": 8, "width": 6, **changed})
+
+
+def chosen(inputs=SAMPLES, outputs=SAMPLES, **options):
+    return choose_classes(universal(), inputs, outputs, **options)
+
+
+def landmarks(method="k-means", **changed):
+    return compress(**{"method": method, "rank": 2, **PARTS, **changed})
+
+
+def learned(**changed):
+    return landmarks("learned", **changed)
+
+
+def refused(call, name, bad, error=(ValueError, TypeError), said=""):
+    with pytest.raises(error, match=rf"(?s)^{name} (must|and .* must) .*{said}"):
+        call(**{name: bad})
+
+
+# Numbers: what to call, the argument, and values of it that are no whole or no positive number
+
+NO_COUNT, NO_RATE = (0, -1, 2.5, "3", True), (0, -0.1, float("nan"), float("inf"), "1", None)
+NO_SEED = (-1, 0.5, None, True)
+NUMBERS = [
+    (lambda rows: FactorizationLayer(rows, 3), "rows", (*NO_COUNT, None)),
+    (lambda columns: FactorizationLayer(3, columns), "columns", (*NO_COUNT, None)),
+    (lambda rank: FactorizationLayer(5, 3, rank), "rank", (*NO_COUNT, 4)),
+    (lambda start: FactorizationLayer(3, 3, start=start), "start", NO_RATE[:-1]),
+    (lambda seed: FactorizationLayer(3, 3, seed=seed), "seed", NO_SEED),
+    (lambda rows: NoteRecipe(rows), "rows", (*NO_COUNT, None)),
+    (lambda rank: NoteRecipe(5, 3, rank), "rank", (*NO_COUNT, 4)),
+    (lambda seed: NoteRecipe(3, seed=seed), "seed", NO_SEED),
+    (lambda steps: fit(FactorizationLayer(3, 3), THREE, steps=steps), "steps", (*NO_COUNT, None)),
+    (
+        lambda tolerance: fit(FactorizationLayer(3, 3), THREE, tolerance=tolerance),
+        "tolerance",
+        NO_RATE,
+    ),
+    (lambda steps: descend(NoteRecipe(3), THREE, steps=steps), "steps", (*NO_COUNT, None)),
+    (
+        lambda learning_rate: descend(NoteRecipe(3), THREE, learning_rate=learning_rate),
+        "learning_rate",
+        NO_RATE,
+    ),
+    (FactorizationOperator, "rank", NO_COUNT),
+    (lambda seed: FactorizationOperator(seed=seed), "seed", NO_SEED),
+    (lambda rank: FactorizationOperator(rank)(THREE), "rank", (4,)),
+    (
+        lambda rank: excess_error(FactorizationOperator(), THREE, THREE[0], rank=rank),
+        "rank",
+        (None, 4),
+    ),
+    (Butterfly, "n", (0, 1, 3, 12, -8, 8.0, "8", None, True)),
+    (cooley_tukey, "n", (0, 1, 3, 8.0, None)),
+    (lambda n: rank_one_bound(torch.eye(n), torch.arange(n)), "n", (1, 6)),
+    (lambda copies: Butterfly(8, copies=copies), "copies", NO_COUNT),
+    (lambda seed: Butterfly(8, seed=seed), "seed", NO_SEED),
+    (lambda steps: learn_blocks(Butterfly(8), EIGHT, steps=steps), "steps", (*NO_COUNT, None)),
+    (lambda columns: learn_blocks(Butterfly(8), EIGHT, columns=columns), "columns", (*NO_COUNT, 9)),
+    (lambda seed: learn_blocks(Butterfly(8), EIGHT, columns=3, seed=seed), "seed", NO_SEED),
+    (
+        lambda learning_rate: learn_blocks(Butterfly(8), EIGHT, learning_rate=learning_rate),
+        "learning_rate",
+        NO_RATE,
+    ),
+    (universal, "n", (0, 1, -8, 8.0, "8", None, True, 6)),
+    (universal, "width", (*NO_COUNT, None)),
+    (universal, "rank", (*NO_COUNT, None, 9)),
+    (universal, "taps", (*NO_COUNT, None, 2, 17)),
+    (universal, "heads", (*NO_COUNT, None, 4)),
+    (universal, "price", (-1, float("nan"), float("inf"), "1", None, True)),
+    (universal, "seed", NO_SEED),
+    (chosen, "steps", (*NO_COUNT, None)),
+    (chosen, "learning_rate", NO_RATE),
+    (chosen, "gate_rate", NO_RATE),
+    *(
+        (lambda method=method, **o: landmarks(method, **o), "rank", (*NO_COUNT, 7))
+        for method in METHODS
+    ),
+    (landmarks, "scale", NO_RATE[:-1]),
+    (landmarks, "seed", NO_SEED),
+    (learned, "steps", (*NO_COUNT, None)),
+    (learned, "batch", (*NO_COUNT, None)),
+    (learned, "learning_rate", NO_RATE),
+    (lambda cutoff: landmarks("note", cutoff=cutoff), "cutoff", NO_RATE),
+]
+
+
+@pytest.mark.parametrize(("call", "name", "values"), NUMBERS)
+def test_numbers(call, name, values):
+    for bad in values:
+        refused(call, name, bad, said=re.escape(str(bad)))
+
+
+# Tensors
+
+KINDS = [
+    (lambda good: with_entry(good, float("nan")), ValueError, "finite"),
+    (lambda good: with_entry(good, float("inf")), ValueError, "finite"),
+    (lambda good: good[:0], ValueError, "empty"),
+    (lambda good: good.flatten(), ValueError, "dimensions|shape"),
+    (lambda good: good[..., :-1], ValueError, "shape"),
+    (lambda good: good.long(), TypeError, "int64"),
+    (lambda good: good.half(), TypeError, "float16"),
+    (lambda good: good.to(torch.complex128), TypeError, "complex128"),
+    (lambda good: good.numpy(), TypeError, "ndarray"),
+    (lambda good: good.tolist(), TypeError, "list"),
+    (lambda good: None, TypeError, "NoneType"),
+]
+TENSORS = {
+    "target of fit": (lambda target: fit(FactorizationLayer(3, 3), target), "target", THREE),
+    "target of descend": (lambda target: descend(NoteRecipe(3), target), "target", THREE),
+    "inputs": (chosen, "inputs", SAMPLES),
+    "outputs": (chosen, "outputs", SAMPLES),
+    "keys": (landmarks, "keys", PARTS["keys"]),
+    "queries": (landmarks, "queries", PARTS["queries"]),
+    "queries to attend": (lambda queries: landmarks().attend(queries), "queries", PARTS["queries"]),
+}
+
+
+@pytest.mark.parametrize(("spoil", "error", "said"), KINDS)
+@pytest.mark.parametrize("case", TENSORS)
+def test_tensors(case, spoil, error, said):
+    call, name, good = TENSORS[case]
+    if case == "keys" and said == "shape":
+        name = "queries"  # of two widths that differ the queries' is named
+    with pytest.raises(error, match=rf"(?s)^{name} must .*({said})"):
+        call(**{TENSORS[case][1]: spoil(good)})
+
+
+@pytest.mark.parametrize(("spoil", "error", "said"), [kind for kind in KINDS if kind[2] != "shape"])
+def test_values_and_matrices_of_any_width(spoil, error, said):
+    refused(landmarks, "values", spoil(PARTS["values"]), error, said)
+    with pytest.raises(error, match=f"(?s)^X must .*({said})"):
+        FactorizationOperator()(spoil(THREE))
+
+
+SINGLE = {name: part.float() for name, part in PARTS.items()}
+OTHERS = [
+    # precision
+    (lambda target: fit(FactorizationLayer(3, 3, dtype=torch.float32), target), "target", THREE),
+    (lambda target: descend(NoteRecipe(3, dtype=torch.float32), target), "target", THREE),
+    (chosen, "inputs", SAMPLES.float()),
+    (chosen, "outputs", SAMPLES.float()),
+    (lambda x: universal()(x), "x", SAMPLES.float()),
+    (lambda x: universal().eval()(x), "x", SAMPLES.float()),
+    (landmarks, "queries", SINGLE["queries"]),
+    (landmarks, "values", SINGLE["values"]),
+    (lambda queries: landmarks().attend(queries), "queries", SINGLE["queries"]),
+    # shapes
+    (lambda target: fit(FactorizationLayer(3, 3), target), "target", THREE[None]),
+    (
+        lambda target: fit(FactorizationLayer(3, 3), target),
+        "target",
+        1e308 * torch.ones_like(THREE),
+    ),
+    (chosen, "inputs", SAMPLES[:, :4]),
+    (chosen, "outputs", SAMPLES[:2]),
+    (lambda x: universal()(x), "x", SAMPLES[..., :3]),
+    (lambda x: universal().eval()(x), "x", SAMPLES[:, :4]),
+    (landmarks, "values", PARTS["values"][:5]),
+    (landmarks, "values", PARTS["values"][None]),
+    (landmarks, "queries", PARTS["queries"][None]),
+    (landmarks, "queries", with_entry(PARTS["queries"], 0) * 0),
+    (landmarks, "keys", PARTS["keys"] * torch.tensor([1.0, 0, 1, 1, 1, 1]).double()[:, None]),
+    (lambda x: Butterfly(8)(x), "x", torch.ones(7, 2)),
+    (lambda target: learn_blocks(Butterfly(8), target), "target", EIGHT[:4]),
+    (lambda target: learn_blocks(Butterfly(8), target), "target", EIGHT[None]),
+    (lambda target: learn_blocks(Butterfly(8), target), "target", with_entry(EIGHT, float("nan"))),
+    *(
+        (lambda roots: FactorizationOperator(roots=roots), "roots", bad)
+        for bad in (THREE[0], THREE[None])
+    ),
+    *(
+        (lambda roots: FactorizationOperator(roots=roots), "roots", bad)
+        for bad in ([[0.0]], THREE.long())
+    ),
+    # names and kinds
+    *((landmarks, "method", bad) for bad in ("kmeans", "", None, 3)),
+    *(
+        (lambda sigma: FactorizationLayer(3, 3, sigma=sigma), "sigma", bad)
+        for bad in ("relu", None)
+    ),
+    *(
+        (lambda orthogonal: FactorizationLayer(3, 3, orthogonal=orthogonal), "orthogonal", bad)
+        for bad in ("QR", None)
+    ),
+    *(
+        (lambda optimizer: descend(NoteRecipe(3), THREE, optimizer=optimizer), "optimizer", bad)
+        for bad in ("sgd", None, torch.optim.Adam)
+    ),
+    *(
+        (lambda dtype: FactorizationLayer(3, 3, dtype=dtype), "dtype", bad)
+        for bad in (torch.half, "float64")
+    ),
+    *((universal, "dtype", bad) for bad in (torch.half, torch.complex128, "float64", None)),
+    *((lambda dtype: Butterfly(8, dtype=dtype), "dtype", bad) for bad in (torch.float64, None)),
+    *(
+        (lambda layer: fit(layer, THREE), "layer", bad)
+        for bad in (None, torch.nn.Linear(3, 3), THREE)
+    ),
+    *((lambda layer: fit(layer, THREE), "layer", bad) for bad in (NoteRecipe(3),)),
+    *(
+        (universal, "classes", bad)
+        for bad in ((), "attention", ("low rank", "fft"), ("low rank", 3), None)
+    ),
+    *(
+        (lambda strides: Butterfly(8, strides=strides), "strides", bad)
+        for bad in ((), (3,), (8,), "12")
+    ),
+    *(
+        (call, name, bad)
+        for call, name in (
+            (lambda input_order: Butterfly(8, input_order=input_order), "input_order"),
+            (lambda output_order: Butterfly(8, output_order=output_order), "output_order"),
+        )
+        for bad in (
+            torch.zeros(8).long(),
+            torch.arange(8) + 1,
+            torch.arange(4),
+            [0] * 8,
+            torch.arange(8) / 2,
+        )
+    ),
+]
+
+
+@pytest.mark.parametrize(("call", "name", "bad"), OTHERS)
+def test_arguments_that_do_not_fit(call, name, bad):
+    refused(call, name, bad)
+
+
+def test_options_that_exclude_one_another():
+    layer = FactorizationLayer(3, 3, sigma="absolute")
+    with pytest.raises(ValueError, match="^eliminate must be False .*absolute"):
+        descend(layer, THREE, eliminate=True)
+    with pytest.raises(ValueError, match="^one_cycle must be False for lbfgs"):
+        descend(layer, THREE, optimizer="lbfgs", one_cycle=True)
+    for call in (lambda **o: fit(FactorizationLayer(3, 3), THREE, **o), landmarks, learned):
+        with pytest.raises(TypeError, match="stepz"):
+            call(stepz=4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_queries_that_cannot_be_served(method):
+    batch = {part: torch.stack([value, value]) for part, value in PARTS.items()}
+    result = landmarks(method, **batch, **({"steps": 1} if method == "learned" else {}))
+    same = result.attend(batch["queries"].clone())  # the same numbers will do
+    assert torch.equal(same, result.attend(batch["queries"]))
+    others = [batch["queries"].float(), PARTS["queries"].expand(3, 9, 4), batch["queries"][..., :3]]
+    if method in ORACLES:
+        others += [batch["queries"] + 1e-9, batch["queries"][:, :7], batch["queries"].flip(1)]
+    for other in others:
+        with pytest.raises(ValueError, match="^queries must be"):
+            result.attend(other)
+
+
+SMALLEST = {
+    "FactorizationLayer": lambda: FactorizationLayer(1, 1, 1, seed=0)(),
+    "NoteRecipe": lambda: NoteRecipe(1, 1, 1, seed=0)(),
+    "fit": lambda: fit(FactorizationLayer(3, 3), THREE, steps=1),
+    "descend": lambda: descend(FactorizationLayer(3, 3), THREE, steps=1),
+    "FactorizationOperator": lambda: FactorizationOperator(1, seed=0)(THREE),
+    "compress": lambda: learned(rank=1, seed=0, steps=1, batch=1),
+    "a single zero": lambda: landmarks(
+        **{name: with_entry(part, 0) for name, part in PARTS.items()}
+    ),
+    "Butterfly": lambda: Butterfly(2, copies=1, seed=0),
+    "learn_blocks": lambda: learn_blocks(Butterfly(8), EIGHT, steps=1, columns=1, seed=0),
+    "every column": lambda: learn_blocks(Butterfly(8), EIGHT, steps=1, columns=8),
+    "UniversalLayer": lambda: UniversalLayer(2, 1, rank=1, taps=1, heads=1, price=0, seed=0),
+    "largest sizes": lambda: universal(rank=8, taps=15, heads=6),
+    "choose_classes": lambda: chosen(steps=1),
+}
+
+
+@pytest.mark.parametrize("call", SMALLEST.values(), ids=SMALLEST)
+def test_the_smallest_values_are_welcome(call):
+    call()

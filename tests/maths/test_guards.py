@@ -1,0 +1,241 @@
+"""Wrong arguments: an exception that names the argument, what came, and what is allowed."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+
+from helpers.maths import (
+    attention,
+    attention_weights,
+    bandwidth,
+    bit_reversal,
+    causal_mask,
+    circulant_distance,
+    diagnose,
+    distance_to_rank_one,
+    flatness,
+    fourier_off_diagonal,
+    generator,
+    hartley,
+    input_dependence,
+    integer,
+    low_rank_distance,
+    one_of,
+    principal_angles,
+    random_attention,
+    real_number,
+    real_tensor,
+    row_stochastic_distance,
+    shuffle_within_rows,
+    sinusoid_overlap,
+    sinusoidal_rows,
+    sinusoidal_vectors,
+    spectrum,
+    toeplitz_distance,
+    truncate,
+    unicode_text,
+)
+
+pytestmark = pytest.mark.bad_input
+GOOD = torch.eye(4, dtype=torch.float64)
+HOLE = GOOD.clone()
+HOLE[0, 1] = float("nan")
+PAIRS = torch.ones(3, 4, 2, dtype=torch.float64)
+MATRICES = {
+    "matrices": [
+        spectrum,
+        lambda bad: truncate(bad, 1),
+        lambda bad: low_rank_distance(bad, 1),
+        toeplitz_distance,
+        circulant_distance,
+        fourier_off_diagonal,
+        bandwidth,
+        row_stochastic_distance,
+        flatness,
+        sinusoidal_rows,
+        lambda bad: sinusoidal_vectors(bad, torch.ones(4)),
+    ],
+    "tokens": [distance_to_rank_one],
+    "queries": [lambda bad: attention_weights(bad, GOOD)],
+    "keys": [lambda bad: attention_weights(GOOD, bad)],
+    "values": [lambda bad: attention(GOOD, GOOD, bad)],
+    "weights": [lambda bad: shuffle_within_rows(bad, seed=0)],
+    "matrix": [diagnose],
+    "truth": [lambda bad: diagnose(GOOD, truth=bad)],
+    "inputs": [lambda bad: input_dependence(bad, PAIRS)],
+    "outputs": [lambda bad: input_dependence(PAIRS, bad)],
+    "basis": [sinusoid_overlap],
+    "U": [lambda bad: principal_angles(bad, GOOD)],
+    "W": [lambda bad: principal_angles(GOOD, bad)],
+}
+TENSORS = [
+    (HOLE, ValueError, "finite, but 1 of its 16"),
+    (GOOD / 0, ValueError, "finite, but 16 of its 16"),
+    (GOOD[:0], ValueError, r"empty.*\(0, 4\)"),
+    (GOOD[0], ValueError, "dimensions"),
+    (GOOD.long(), TypeError, "int64"),
+    (GOOD.half(), TypeError, "float16"),
+    (GOOD.to(torch.complex128), TypeError, "complex128"),
+    (GOOD.numpy(), TypeError, "ndarray"),
+    (None, TypeError, "NoneType"),
+    (GOOD.to("meta"), (TypeError, ValueError), "can be read|dimensions"),
+]
+
+
+@pytest.mark.parametrize(("bad", "error", "said"), TENSORS)
+@pytest.mark.parametrize("name", MATRICES)
+def test_tensors(name, bad, error, said):
+    for call in MATRICES[name]:
+        if name in ("inputs", "outputs") and isinstance(bad, torch.Tensor) and bad.ndim == 2:
+            bad = bad[..., None]
+        with pytest.raises(error, match=rf"(?s)^{name} must .*({said})"):
+            call(bad)
+
+
+@pytest.mark.parametrize("name", MATRICES.keys() - {"inputs", "outputs", "matrix", "truth"})
+def test_vmap_is_refused_by_name(name):
+    for call in MATRICES[name]:
+        with pytest.raises(TypeError, match=f"^{name} must .*leading dimensions .*torch.vmap"):
+            torch.vmap(call)(GOOD.expand(3, 4, 4))
+
+
+@pytest.mark.parametrize("call", [*MATRICES["matrices"][2:], *MATRICES["weights"], diagnose])
+def test_rectangles(call):
+    with pytest.raises(ValueError, match=r"^(matrices|weights|matrix) must be square.*\(2, 4\)"):
+        call(GOOD[:2])
+
+
+@pytest.mark.parametrize("bad", [GOOD[None], GOOD[:3, :3], 0 * GOOD])
+def test_what_cannot_be_diagnosed(bad):
+    for name, call in (("matrix", diagnose), ("truth", lambda bad: diagnose(GOOD, truth=bad))):
+        with pytest.raises(ValueError, match=rf"^{name} must be one matrix, at least 4×4 and not"):
+            call(bad)
+
+
+CALLS = [
+    # what must be said, and the calls that it is said of
+    (r"rank must be", lambda bad: truncate(GOOD, bad), [0, -1, 5, 2.0, "2", True, None]),
+    (r"rank must be", lambda bad: low_rank_distance(GOOD, bad), [0, -1, 5, 2.0, None]),
+    (r"rank must be", lambda bad: diagnose(GOOD, rank=bad), [0, 5, 2.0, True]),
+    (r"draws must be", lambda bad: diagnose(GOOD, draws=bad), [1, 9.0, None]),
+    (r"seed must be", lambda bad: diagnose(GOOD, seed=bad), [-1, 0.5, None, True]),
+    (r"draws must be", lambda bad: input_dependence(PAIRS, PAIRS, draws=bad), [1, 9.0]),
+    (r"seed must be", lambda bad: input_dependence(PAIRS, PAIRS, seed=bad), [-1, None]),
+    (r"seed must be", lambda bad: generator(bad, "stream"), [-1, 0.5, "1", None, True]),
+    (r"fraction must be", spectrum(GOOD).energy_rank, [0, -0.1, 1.01, float("nan"), "0.9", None]),
+    (r"fraction must be", spectrum(GOOD).nuclear_rank, [0, 1.01, float("inf"), None]),
+    (r"tolerance must be", spectrum(GOOD).numerical_rank, [0, -1e-3, float("nan"), None]),
+    (
+        r"scale must be",
+        lambda bad: attention_weights(GOOD, GOOD, scale=bad),
+        [0, -1.0, float("nan"), "1"],
+    ),
+    (
+        r"mask must",
+        lambda bad: attention_weights(GOOD, GOOD, mask=bad),
+        [GOOD, [[True]], torch.ones(2, 3, dtype=torch.bool), torch.zeros(4, 4, dtype=torch.bool)],
+    ),
+    (r"n must be", causal_mask, [0, -2, 2.5, None, True]),
+    (r"n must be", hartley, [0, -1, 4.0, None]),
+    (r"n must be", bit_reversal, [0, 1, 3, 12, -8, 8.0, "8", None, True]),
+    (r"n must be", lambda bad: random_attention(bad, 2), [0, None]),
+    (r"d must be", lambda bad: random_attention(4, bad), [0, 1.5]),
+    (r"samples must be", lambda bad: random_attention(4, 2, samples=bad), [0]),
+    (r"temperature must be", lambda bad: random_attention(4, 2, temperature=bad), [0, None]),
+    (r"seed must be", lambda bad: shuffle_within_rows(GOOD, seed=bad), [-1]),
+    (r"basis must have orthonormal", sinusoid_overlap, [2 * GOOD, torch.ones(4, 2)]),
+    (r"W must have orthonormal", lambda bad: principal_angles(GOOD, bad), [2 * GOOD]),
+    (r"U and W must have as many", lambda bad: principal_angles(GOOD, bad), [GOOD[:, :2]]),
+    (
+        r"queries and keys must have the same width.*\(4, 4\).*\(4, 2\)",
+        lambda bad: attention_weights(GOOD, bad),
+        [GOOD[:, :2]],
+    ),
+    (
+        r"queries and keys must share a dtype.*float64.*float32",
+        lambda bad: attention_weights(GOOD, bad),
+        [GOOD.float()],
+    ),
+    (
+        r"queries and keys must broadcast",
+        lambda bad: attention_weights(GOOD.expand(2, 4, 4), bad),
+        [GOOD.expand(3, 4, 4)],
+    ),
+    (r"values must have one row per key", lambda bad: attention(GOOD, GOOD, bad), [GOOD[:2]]),
+    (
+        r"queries and keys give logits beyond",
+        lambda bad: attention_weights(bad, bad),
+        [1e200 * GOOD],
+    ),
+    (
+        r"truth must have the matrix's shape \(4, 4\)",
+        lambda bad: diagnose(GOOD, truth=bad),
+        [torch.eye(5)],
+    ),
+    (
+        r"inputs and outputs must .*\(3, 4, 2\)",
+        lambda bad: input_dependence(PAIRS, bad),
+        [PAIRS[:2], PAIRS[None]],
+    ),
+    (
+        r"inputs must have at least 2 samples",
+        lambda bad: input_dependence(bad, bad),
+        [torch.ones(shape) for shape in ((1, 4, 8), (8, 4, 1), (2, 4, 2), (2, 8, 3))],
+    ),
+    (r"x must be a string", lambda bad: unicode_text(bad, "x"), [None, b"bytes", 3]),
+    (
+        r"x must be Unicode text, but its character 3, '\\udce9'",
+        lambda bad: unicode_text(bad, "x"),
+        ["caf\udce9 au lait"],
+    ),
+    (r"x must be one of 'a', 'b', not", lambda bad: one_of(bad, "x", ["a", "b"]), ["c", None]),
+    (r"x must be a real number, not", lambda bad: real_number(bad, "x"), ["1", None, True, 1j]),
+    (r"x must be finite, not inf", lambda bad: real_number(bad, "x"), [float("inf")]),
+    (
+        r"x must be finite and above 0 and at most 1, not",
+        lambda bad: real_number(bad, "x", above=0, most=1),
+        [0, 1.5, -2],
+    ),
+    (
+        r"x must be finite and at least 0, not",
+        lambda bad: real_number(bad, "x", least=0),
+        [-1e-9, float("nan")],
+    ),
+    (
+        r"x must be an integer, not .* \(.*\)",
+        lambda bad: integer(bad, "x", least=0),
+        [True, 1.0, "1", None],
+    ),
+    (r"x must be at least 1, not 0", lambda bad: integer(bad, "x", least=1), [0]),
+    (r"x must be between 1 and 3, not", lambda bad: integer(bad, "x", least=1, most=3), [0, 4]),
+]
+
+
+@pytest.mark.parametrize(
+    ("said", "call", "bad"),
+    [(said, call, bad) for said, call, values in CALLS for bad in values],
+    ids=lambda value: re.sub(r"\W+", " ", value) if isinstance(value, str) else None,
+)
+def test_message(said, call, bad):
+    with pytest.raises((ValueError, TypeError), match=rf"(?s)^{said}"):
+        call(bad)
+
+
+def test_what_is_allowed_is_handed_back():
+    for good in (GOOD, GOOD.float(), GOOD[0], GOOD.clone().requires_grad_()):
+        assert real_tensor(good, "x") is good
+    assert type(integer(np.int64(3), "x", least=3, most=3)) is int
+    assert type(real_number(np.float32(1), "x", least=1, most=1)) is float
+    assert one_of("b", "x", {"a": 1, "b": 2}) == "b"
+    assert unicode_text("café 🐈", "x") == "café 🐈"
+
+
+def test_the_smallest_values_are_welcome():
+    one = torch.ones(1, 1, dtype=torch.float64)
+    assert truncate(GOOD, 1).shape == (4, 4)
+    assert shuffle_within_rows(one, seed=0) == random_attention(1, 1)[0] == causal_mask(1) == 1
+    assert hartley(1) == bandwidth(one) + 1
+    diagnose(GOOD, rank=1, draws=2)
+    input_dependence(PAIRS, PAIRS, draws=2)
