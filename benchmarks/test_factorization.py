@@ -8,15 +8,11 @@ from torch import Tensor
 
 from experiments.recipe_ablation import ROWS
 from helpers.data import NOTE_CASES, note_targets
-from helpers.layers import FactorizationLayer, NoteRecipe, fit
+from helpers.layers import FactorizationLayer, NoteRecipe, descend, fit
 from helpers.maths import gaussian
 
 SIZES = (8, 16, 32, 64)
 ROUNDS = 5
-
-
-def trained(layer: FactorizationLayer, X: Tensor) -> float:
-    return fit(layer, X, progress=False).relative_error
 
 
 def lapack(X: Tensor, seed: int) -> float:
@@ -26,8 +22,12 @@ def lapack(X: Tensor, seed: int) -> float:
 
 METHODS = {
     "LAPACK": lapack,
-    "our layer": lambda X, seed: trained(FactorizationLayer(*X.shape, seed=seed), X),
-    "note's recipe": lambda X, seed: trained(NoteRecipe(*X.shape, seed=seed), X),
+    "our layer": lambda X, seed: (
+        fit(FactorizationLayer(*X.shape, seed=seed), X, progress=False).relative_error
+    ),
+    "note's recipe": lambda X, seed: (
+        descend(NoteRecipe(*X.shape, seed=seed), X, progress=False).relative_error
+    ),
     "torch parametrization": lambda X, seed: ROWS["torch parametrization"](X, seed).relative_error,
     "geotorch": lambda X, seed: ROWS["geotorch"](X, seed).relative_error,
 }

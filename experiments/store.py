@@ -2,7 +2,7 @@
 
 An experiment is a function that measures one job, the list of its jobs, and the settings that all
 jobs share. :meth:`Experiment.run` makes the rows that are missing; :meth:`Experiment.load` hands them
-out and refuses rows that were made with other settings, so that a changed constant can't go unseen.
+out and refuses rows that were made with other settings, so that a changed constant can't go unseen::
 
     python -m experiments                          all experiments, on all cores
     python -m experiments class_choice --dask tcp://…    one, on a Dask cluster

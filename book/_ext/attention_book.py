@@ -5,6 +5,7 @@ What the theme leaves out for screen readers is added here too.  Whatever is not
 
 from __future__ import annotations
 
+import json
 import os
 import posixpath
 import re
@@ -22,10 +23,12 @@ from sphinx.search.en import SearchEnglish
 # before the first paint.  In a frame without an origin of its own there is no storage, and the theme would throw.
 COLOURS = """\
 <script>
-  try { localStorage.length; } catch {
-    const kept = {};
-    const storage = { getItem: (key) => kept[key] ?? null, setItem: (key, value) => { kept[key] = value; } };
-    Object.defineProperty(window, "localStorage", { value: storage });
+  for (const name of ["localStorage", "sessionStorage"]) {
+    try { window[name].length; } catch {
+      const kept = {};
+      const storage = { getItem: (key) => kept[key] ?? null, setItem: (key, value) => { kept[key] = value; } };
+      Object.defineProperty(window, name, { value: storage });
+    }
   }
   if (!localStorage.getItem("mode")) localStorage.setItem("mode", "auto");
   if (localStorage.getItem("mode") === "auto") {
@@ -176,20 +179,27 @@ def check_pages(app: Sphinx, exception: Exception | None) -> None:
 # --- search ---------------------------------------------------------------------------------------
 
 
+LETTERS = {"ø": "o", "ł": "l", "đ": "d", "æ": "ae", "œ": "oe", "ß": "ss"}  # one letter in Unicode
+
+
 class SearchWithoutAccents(SearchEnglish):
     """English, with "Björck" and "Bjorck" being the same word, in the index and in the query."""
 
     js_stemmer_code = f"""{SearchEnglish.js_stemmer_code}
+{{
+const letters = {json.dumps(LETTERS, ensure_ascii=False)};
 const StemmerWithAccents = Stemmer;
 Stemmer = function () {{
   const {{ stemWord }} = new StemmerWithAccents();
-  this.stemWord = (word) => stemWord(word.normalize("NFKD").replace(/\\p{{M}}/gu, ""));
+  this.stemWord = (word) =>
+    stemWord([...word].map((x) => letters[x] ?? x).join("").normalize("NFKD").replace(/\\p{{M}}/gu, ""));
 }};
+}}
 """
 
     def stem(self, word: str) -> str:
-        letters = unicodedata.normalize("NFKD", word)
-        return super().stem("".join(x for x in letters if unicodedata.category(x)[0] != "M"))
+        plain = unicodedata.normalize("NFKD", word.lower().translate(str.maketrans(LETTERS)))
+        return super().stem("".join(x for x in plain if unicodedata.category(x)[0] != "M"))
 
 
 def setup(app: Sphinx) -> dict[str, object]:

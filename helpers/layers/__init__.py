@@ -15,4 +15,4 @@ from helpers.layers.butterfly import (
 from helpers.layers.universal import (
     CLASSES, Choice, FLOAT_BITS, SETTLED, UniversalLayer, choose_classes,
 )
-from helpers.layers.fitting import full_precision, one_cycle, update, with_gradients
+from helpers.layers.fitting import one_cycle, update, with_gradients

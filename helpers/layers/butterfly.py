@@ -8,10 +8,11 @@ import torch
 from jaxtyping import Complex, Complex128, Float64, Int64
 from torch import Tensor, nn
 
-from helpers.layers.fitting import matching, one_cycle, unit_of, with_gradients
+from helpers.layers.fitting import matching, one_cycle, with_gradients
 from helpers.maths.checks import integer, real_number
 from helpers.maths.draws import Seed, gaussian, generator, orders
 from helpers.maths.matrices import power_of_two
+from helpers.maths.spectrum import unit_scale
 
 Blocks = Complex[Tensor, "*copies levels pairs 2 2"]
 
@@ -158,7 +159,7 @@ def rank_one_bound(matrix: Tensor, input_order: Int64[Tensor, "n"]) -> float:
     matrix, which every product with a zero factor equals.
     """
     n = power_of_two(len(matrix))
-    columns = (matrix / unit_of(matrix))[:, input_order]
+    columns = (matrix / unit_scale(matrix))[:, input_order]
     if not columns.any():
         return 0.0
     lost = []

@@ -13,8 +13,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from helpers.layers.fitting import full_precision, matching
-from helpers.maths.checks import integer, one_of, real_number, real_tensor
+from helpers.layers.fitting import matching
+from helpers.maths.checks import integer, one_of, own_precision, real_number, real_tensor
 from helpers.maths.draws import Seed, gaussian, generator
 from helpers.maths.orthogonal import MAPS, SQUARE, signed_qr
 
@@ -34,7 +34,7 @@ class Factors:
     S: Float[Tensor, "*batch r"]
     V: Float[Tensor, "*batch n r"]
 
-    @full_precision
+    @own_precision
     def matrix(self) -> Float[Tensor, "*batch m n"]:
         """U diag(S) Vᵀ."""
         return (self.U * self.S[..., None, :]) @ self.V.mT
@@ -136,7 +136,7 @@ class FactorizationLayer(nn.Module):
         return f"{rows}, {columns}, rank={self.rank}, orthogonal={self.orthogonal!r}, sigma={self.sigma!r}"
 
 
-@full_precision
+@own_precision
 def fit(
     layer: FactorizationLayer,
     target: Float[Tensor, "m n"],

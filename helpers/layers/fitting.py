@@ -7,9 +7,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from helpers.maths.checks import own_precision
+from helpers.maths.spectrum import unit_scale
+
 
 def one_cycle(
-    parts: Sequence[Iterable[nn.Parameter]],
+    parts: Sequence[Iterable[Tensor]],
     rates: Sequence[float],
     loss: Callable[[int], Float[Tensor, ""]],
     *,
@@ -50,32 +53,14 @@ def matching(tensor: Tensor, name: str, dtype: torch.dtype, shape: Sequence[int]
     return tensor
 
 
-def full_precision(function: Callable) -> Callable:
-    """The same outside of the caller's ``torch.autocast``, whose bfloat16 products are off by 1/500."""
-    for device in ("cpu", "cuda"):
-        function = torch.autocast(device, enabled=False)(function)
-    return function
-
-
 def with_gradients(function: Callable) -> Callable:
     """The same outside of the caller's ``no_grad``, ``inference_mode`` and ``autocast``."""
-    return full_precision(torch.inference_mode(False)(torch.enable_grad()(function)))
+    return own_precision(torch.inference_mode(False)(torch.enable_grad()(function)))
 
 
-def unit_of(
-    tensor: Float[Tensor, "..."], dims: tuple[int, ...] | None = None
+def rms(
+    tensor: Float[Tensor, "..."], dim: int | tuple[int, ...] = (-2, -1)
 ) -> Float[Tensor, "..."]:
-    """The power of two below the largest modulus, 1 for zeros; over ``dims``, kept, or over all.
-
-    Dividing by it is exact, and no square over- or underflows afterwards.
-    """
-    largest = (
-        tensor.detach().abs().amax(dims or tuple(range(tensor.ndim)), keepdim=dims is not None)
-    )
-    return torch.where(largest > 0, largest / (2 * torch.frexp(largest).mantissa), 1)
-
-
-def rms(tensor: Float[Tensor, "..."], dims: tuple[int, ...] | None = None) -> Float[Tensor, "..."]:
-    """√(mean of squares) at any scale, over ``dims``, kept, or over all."""
-    unit = unit_of(tensor, dims)
-    return unit * (tensor / unit).square().mean(dims, keepdim=dims is not None).sqrt()
+    """√(mean of squares) along ``dim``, which stays, at any scale."""
+    unit = unit_scale(tensor, dim)
+    return unit * (tensor / unit).square().mean(dim, keepdim=True).sqrt()

@@ -16,12 +16,12 @@ from jaxtyping import Float
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
-from helpers.layers.fitting import full_precision, matching, one_cycle, rms, unit_of, with_gradients
+from helpers.layers.fitting import matching, one_cycle, rms, with_gradients
 from helpers.maths.attention import attention_weights
-from helpers.maths.checks import integer, one_of, real_number, real_tensor
+from helpers.maths.checks import integer, one_of, own_precision, real_number, real_tensor
 from helpers.maths.draws import gaussian, generator, integers
 from helpers.maths.orthogonal import signed_qr
-from helpers.maths.spectrum import truncate
+from helpers.maths.spectrum import truncate, unit_scale
 
 RIDGE = 1e-8
 """Of the mean squared weight: what keeps the least-squares values finite."""
@@ -48,7 +48,7 @@ class Landmarks:
         e, d = self.keys.shape[-2:]
         return e * (d + self.values.shape[-1] + 1)
 
-    @full_precision
+    @own_precision
     def attend(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m w"]:
         """The outputs for ``queries``, in time and memory proportional to m·e.
 
@@ -128,7 +128,7 @@ class Problem:
         return Seen(self.method, self.queries, outputs, parameters)
 
 
-@full_precision
+@own_precision
 def compress(
     method: str,
     queries: Float[Tensor, "*batch m d"],
@@ -283,7 +283,7 @@ def learned(
     """
     steps, batch = integer(steps, "steps", least=1), integer(batch, "batch", least=1)
     learning_rate = real_number(learning_rate, "learning_rate", above=0)
-    unit = unit_of(problem.values, HEAD)
+    unit = unit_scale(problem.values)
     # Copies of the caller's tensors, which may come with gradients or out of inference mode.
     parts = {"queries": problem.queries, "keys": problem.keys, "values": problem.values / unit}
     problem = replace(problem, **{name: part.detach().clone() for name, part in parts.items()})
@@ -291,7 +291,7 @@ def learned(
     start = _better(problem, *starts)
     size = problem.outputs.square().mean(HEAD)
     size = torch.where(size > 0, size, 1)
-    units = [rms(part, HEAD) for part in (start.keys, start.values)]
+    units = [rms(part) for part in (start.keys, start.values)]
     units = [torch.where(unit > 0, unit, 1) for unit in units]
     state = [start.keys / units[0], start.values / units[1], start.bias.clamp(min=-5)]
     state = [part.clone().requires_grad_() for part in state]

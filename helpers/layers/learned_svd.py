@@ -8,10 +8,10 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from helpers.layers.factorization import Factors, gauss_newton_step
-from helpers.layers.fitting import full_precision, unit_of
-from helpers.maths.checks import integer, real_tensor
+from helpers.maths.checks import integer, own_precision, real_tensor
 from helpers.maths.draws import Seed, gaussian
 from helpers.maths.orthogonal import signed_qr
+from helpers.maths.spectrum import unit_scale
 
 BLOCKS, DEGREE, CORE_STEPS = 3, 3, 14
 
@@ -45,7 +45,7 @@ class FactorizationOperator(nn.Module):
             raise ValueError(f"roots must have shape (blocks, degree), not {tuple(roots.shape)}")
         self.roots = nn.Parameter(roots.detach().to(torch.float64, copy=True))
 
-    @full_precision
+    @own_precision
     def forward(self, X: Float[Tensor, "*batch m n"]) -> Factors:
         """U (…, m, r), S (…, r) ≥ 0 descending and V (…, n, r).
 
@@ -110,7 +110,7 @@ def _factor_core(core: Tensor) -> Factors:
     return Factors.signed(left.gather(-1, columns), S.gather(-1, order), right.gather(-1, columns))
 
 
-@full_precision
+@own_precision
 def excess_error(
     operator: FactorizationOperator,
     X: Float[Tensor, "*batch m n"],
@@ -126,7 +126,7 @@ def excess_error(
     1e-15 it is rounding, and is set to that.
     """
     rank = operator.rank if rank is None else rank
-    unit = unit_of(S, (-1,))
+    unit = unit_scale(S, -1)
     S, X = S / unit, X / unit[..., None]
     V = operator.basis(X, integer(rank, "rank", least=1, most=min(X.shape[-2:])), seed)
     energy = S.square()

@@ -14,11 +14,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from helpers.layers.butterfly import Butterfly
-from helpers.layers.fitting import matching, one_cycle, rms, unit_of, with_gradients
+from helpers.layers.fitting import matching, one_cycle, rms, with_gradients
 from helpers.maths.attention import attention
 from helpers.maths.checks import integer, real_number, real_tensor
 from helpers.maths.draws import Seed, gaussian, generator
 from helpers.maths.matrices import bit_reversal
+from helpers.maths.spectrum import unit_scale
 
 Tokens = Float[Tensor, "*batch n width"]
 TINY = 1e-30
@@ -187,12 +188,6 @@ class UniversalLayer(nn.Module):
         x = self._matching(x, "x")
         return self.scale * torch.stack([self.members[name](x) for name in self.classes])
 
-    def moments(self, x: Tokens) -> tuple[Tokens, Tokens]:
-        """Mean and variance of y over the coins."""
-        p = self.probabilities
-        parts = self.parts(x)
-        return torch.tensordot(p, parts, 1), torch.tensordot(p * (1 - p), parts.square(), 1)
-
     def forward(self, x: Tokens, noise: np.random.Generator | None = None) -> Tokens:
         """The mean output, with noise of the coins' variance drawn from the stream ``noise``; open gates only in evaluation.
 
@@ -202,9 +197,11 @@ class UniversalLayer(nn.Module):
             x = self._matching(x, "x")
             open_parts = [self.members[name](x) for name in self.chosen]
             return self.scale * sum(open_parts, start=torch.zeros_like(x))
-        mean, variance = self.moments(x)
+        p, parts = self.probabilities, self.parts(x)
+        mean = torch.tensordot(p, parts, 1)
         if noise is None:
             return mean
+        variance = torch.tensordot(p * (1 - p), parts.square(), 1)
         draws = gaussian(*mean.shape, seed=noise).to(mean)
         return mean + draws * (variance + 1e-12).sqrt()
 
@@ -223,7 +220,7 @@ class UniversalLayer(nn.Module):
         """Bits for y given x and the price, for every state of the gates; see :meth:`description_length`."""
         flat, states = y.flatten(), self.states()
         # Relative to y, so that neither tiny outputs nor a small residual are lost to rounding.
-        size = rms(flat)
+        size = rms(flat, 0)
         size = torch.where(size > 0, size, TINY)
         residuals = flat / size - states @ (self.parts(x).flatten(1) / size)
         bits = flat.numel() * (residuals.square().mean(-1).clamp(min=TINY).log2() / 2 + size.log2())
@@ -289,7 +286,7 @@ def choose_classes(
     named = {"learning_rate": learning_rate, "gate_rate": gate_rate}
     rates = [real_number(rate, name, above=0) for name, rate in named.items()]
     inputs, outputs = (part.detach().clone().to(layer.scale) for part in (inputs, outputs))
-    layer.scale.copy_(rms(outputs))  # the operators learn in units of the outputs
+    layer.scale.copy_(rms(outputs.flatten(), 0)[0])  # the operators learn in units of the outputs
     path = []
 
     def bits_per_output(step: int) -> Tensor:
@@ -302,7 +299,7 @@ def choose_classes(
     path.append(layer.probabilities.detach().clone())
     by_gradient, saved = layer.chosen, layer.settle(inputs, outputs)
     layer.eval()
-    unit = unit_of(outputs)
+    unit = unit_scale(outputs.flatten(), 0)
     with torch.no_grad():
         off, size = ((part / unit).norm() for part in (layer(inputs) - outputs, outputs))
     error = float(torch.where(off == 0, 0, off / size))

@@ -43,7 +43,7 @@ COLOURS = {
 DASHES = dict(zip(COLOURS, ("-", "--", ":", "-.", (0, (5, 1))), strict=True))
 INK = "#010203"  # as in house.mplstyle; on the way out it becomes currentColor
 HEAT_COLOURS = 64
-MOST_CELLS = 64  # rows and columns of a heat map in its data; a larger one is averaged in blocks
+MOST_CELLS = 128  # rows and columns of a heat map in its data; a larger one is averaged in blocks
 SEEN = 0.01  # how far a point may move, as a share of its axis: 2.6 px, about the width of a line
 
 matplotlib.style.use(Path(__file__).with_name("house.mplstyle"))

@@ -10,7 +10,7 @@ class Printed(str):
     """A printed number, with how far it may move on another machine.
 
     ``tolerance`` is in the unit of the number before it was printed; None is one unit of the last
-    printed digit.
+    printed digit. Tables and ``claims.bind`` pass it on; within a longer text it is lost.
     """
 
     tolerance: float | None = None

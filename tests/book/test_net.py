@@ -22,6 +22,7 @@ COPIED = (
     "helpers",
     "experiments",
     "book/claims.yml",
+    "book/claims.schema.json",
     "tests/by_value.py",
     "tools/run_notebooks.py",
 )

@@ -10,7 +10,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from conftest import PAGES
+from conftest import NOTEBOOKS, PAGES, ROOT
 
 MOST_BYTES = 1_000_000  # of a page's HTML, compressed as servers do
 
@@ -70,3 +70,10 @@ def test_nothing_is_loaded_from_elsewhere(site: Path, name: str) -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_page_is_light(site: Path, name: str) -> None:
     assert len(gzip.compress((site / f"{name}.html").read_bytes())) <= MOST_BYTES
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_notebook_can_be_downloaded(site: Path, name: str) -> None:
+    path = site / f"{name}.html"
+    (link,) = {link for link in addresses(path).links if link.endswith(".ipynb")}
+    assert (path.parent / link).read_bytes() == (ROOT / f"{name}.ipynb").read_bytes()

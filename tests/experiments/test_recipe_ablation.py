@@ -132,6 +132,6 @@ def test_what_the_recipe_does_measured_again():
     stored = load_recipe()
     assert tuple(stored) == NOTE_CASES
     assert all(len(numbers) == SEEDS for seen in stored.values() for numbers in seen.values())
-    _, seen = run_recipe(note_targets(3)["Fourier"], seed=3)
+    _, seen = run_recipe(note_targets(3)["low rank"], seed=3)  # rank one leaves columns to rounding
     for name, value in seen.items():
-        assert value == pytest.approx(stored["Fourier"][name][3], rel=0.05), name
+        assert value == pytest.approx(stored["low rank"][name][3], rel=0.05), name

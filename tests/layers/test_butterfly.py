@@ -315,12 +315,10 @@ def test_random_columns_estimate_the_rmse():
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
 def test_training_works_in_every_mode_of_the_caller_and_leaves_the_target_alone(mode):
-    layer, other, third = (Butterfly(8) for _ in range(3))
+    layer, other = Butterfly(8), Butterfly(8)
     learn_blocks(layer, unitary_dft(8), steps=3, progress=False)
     with mode():
         target = unitary_dft(8).requires_grad_(mode is torch.enable_grad)
         learn_blocks(other, target, steps=3, progress=False)
     assert target.grad is None
-    learn_blocks(third, unitary_dft(8).numpy(), steps=3, progress=False)
     assert torch.equal(other.matrix(), layer.matrix())
-    assert torch.equal(third.matrix(), layer.matrix())

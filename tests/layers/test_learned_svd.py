@@ -75,7 +75,8 @@ def test_special_matrices_alone_and_in_a_batch(case):
 
 @pytest.mark.parametrize("scale", [2.0**-700, 1e-200, 1e-3, 1e200])
 def test_scale_goes_into_the_singular_values_alone(scale):
-    operator, X = FactorizationOperator(3, roots=some_roots()), gaussian(6, 5, seed=0)
+    X = gaussian(6, 5, seed=0)
+    operator = FactorizationOperator(3, roots=some_roots()).requires_grad_(False)
     one, other = operator(X), operator(scale * X)
     torch.testing.assert_close(other.S / scale, one.S, atol=0, rtol=1e-10)
     torch.testing.assert_close(other.U, one.U, atol=1e-10, rtol=0)
@@ -151,7 +152,7 @@ def test_number_of_products(blocks, degree, batch):
 # As a module
 
 
-@pytest.mark.parametrize(("shape", "rank"), [((4, 3), None), ((3, 4), 2), ((2, 3, 2), 1)])
+@pytest.mark.parametrize(("shape", "rank"), [((3, 2), None), ((2, 2, 3), 1)])
 def test_gradients_flow(shape, rank):
     operator = FactorizationOperator(rank, roots=some_roots(2, 2))
 
@@ -203,7 +204,7 @@ def test_excess_error_is_numpys_and_what_the_factors_lose(options):
 def test_more_blocks_lose_less_down_to_rounding():
     X, S = known_matrices(20, 8, seed=12345)
     medians = [
-        float(excess_error(FactorizationOperator(2, roots=torch.zeros(blocks, 3)), X, S).median())
+        excess_error(FactorizationOperator(2, roots=torch.zeros(blocks, 3)), X, S).median().item()
         for blocks in (1, 3, 9, 200)
     ]
     assert medians == sorted(medians, reverse=True)

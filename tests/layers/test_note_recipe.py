@@ -42,7 +42,7 @@ def test_each_option_halves_the_error():
         one_cycle | {"eliminate": True},
         {"steps": 10, "scale": True, "optimizer": "lbfgs", "eliminate": True},
     ]
-    targets = [note_targets(seed, 8)["attention"] for seed in range(5)]
+    targets = [note_targets(seed, 8)["attention"] for seed in range(3)]
     slow, *faster = (
         np.median([descend(FactorizationLayer(8, 8), X, **each).relative_error for X in targets])
         for each in options

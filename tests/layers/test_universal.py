@@ -203,26 +203,6 @@ def test_settle_keeps_the_shortest_code():
     assert saved > 0
 
 
-def test_a_higher_price_never_buys_more():
-    layer = UniversalLayer(N, WIDTH, seed=2)
-    x, noise = gaussian(2, 16, N, WIDTH, seed=1)
-    weights = torch.tensor([1.0, 3.0, 0.3, 0.1], dtype=F64)
-    y = torch.tensordot(weights, layer.parts(x).detach(), 1) + 0.1 * noise
-    chosen, bought = [], []
-    for price in (0.0, 1.0, 3.0, 10.0, 30.0, 100.0, 1000.0):
-        layer.price = price
-        saved = layer.settle(x, y)
-        chosen.append(layer.chosen)
-        bought.append(sum(layer.parameters_of[name] for name in layer.chosen))
-        assert (saved > 0) == (layer.chosen != ())
-    assert bought == sorted(bought, reverse=True)
-    assert len(set(chosen)) >= 3
-    assert chosen[-1] == ()
-    # Without a price the state of the least residual wins, however little it saves.
-    free = {state: direct_bits(layer, x, y, state, 0) for state in np.ndindex(2, 2, 2, 2)}
-    assert chosen[0] == tuple(itertools.compress(CLASSES, min(free, key=free.get)))
-
-
 # Forward
 
 
@@ -249,7 +229,9 @@ def test_the_noise_has_the_mean_and_variance_of_tossed_coins():
     tossed = torch.tensordot(coins.double(), layer.parts(x), 1)
     many = x.expand(draws, N, 2)
     noisy = layer(many, generator(1, "noise"))
-    mean, variance = layer.moments(x)
+    p = layer.probabilities
+    mean = torch.tensordot(p, layer.parts(x), 1)
+    variance = torch.tensordot(p * (1 - p), layer.parts(x).square(), 1)
     for sample in (tossed, noisy):
         assert ((sample.mean(0) - mean).abs() < 5 * (variance / draws).sqrt()).all()
         assert (sample.std(0) / variance.sqrt()).sub(1).abs().max() < 0.03
@@ -262,7 +244,8 @@ def test_the_noise_has_the_mean_and_variance_of_tossed_coins():
         layer(many[:3], generator(1, "noise")), layer(many[:3], generator(1, "noise"))
     )
     # A decided gate is no noise.
-    assert with_gates(layer, *[1e-9, 1 - 1e-9] * 2).moments(x)[1].max() < 1e-7
+    decided = with_gates(layer, *[1e-9, 1 - 1e-9] * 2)
+    close(decided(x, generator(1, "noise")), decided(x), 1e-3)
 
 
 # Precision
@@ -385,23 +368,10 @@ def test_what_a_fit_returns_in_every_mode_of_the_caller():
     assert y.grad is None
 
 
-def test_the_price_rises_to_its_full_height_over_the_first_half(monkeypatch):
-    shares, original = [], UniversalLayer.description_length
-
-    def recorded(self, x, y, share=1.0):
-        shares.append(share)
-        return original(self, x, y, share)
-
-    monkeypatch.setattr(UniversalLayer, "description_length", recorded)
-    x = gaussian(2, N, WIDTH, seed=1)
-    choose_classes(UniversalLayer(N, WIDTH), x, x, steps=8)
-    assert shares == [0, 0.25, 0.5, 0.75, 1, 1, 1, 1]
-
-
 def test_a_fit_that_breaks_off_leaves_the_mode_of_the_layer():
     x = gaussian(2, N, WIDTH, seed=1)
     for training in (True, False):
         layer = UniversalLayer(N, WIDTH).train(training)
-        with pytest.raises(ValueError, match="beyond the range"):
+        with pytest.raises(ValueError, match="finite|beyond the range"):
             choose_classes(layer, x, x, steps=9, learning_rate=1e300)
         assert layer.training == training
