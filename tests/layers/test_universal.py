@@ -351,7 +351,9 @@ def test_what_a_fit_returns_in_every_mode_of_the_caller():
     assert torch.equal(torch.get_rng_state(), state), "global random state was touched"
     assert first.probabilities.shape == (21, 4)
     assert first.probabilities[0].tolist() == [0.5] * 4
-    assert first.by_gradient == tuple(itertools.compress(CLASSES, first.probabilities[-1] > 0.5))
+    assert first.by_gradient == tuple(
+        itertools.compress(CLASSES, (first.probabilities[-1] > 0.5).tolist())
+    )
     assert not layer.training
     assert float(layer.scale) == pytest.approx(float(y.square().mean().sqrt()))
     assert first.relative_error == pytest.approx(float((layer(x) - y).norm() / y.norm()), rel=1e-5)
