@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections import defaultdict
 from collections.abc import Container, Iterator
@@ -212,3 +213,5 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure() -> None:
     IPyNbCell.compare_outputs = compare_outputs
+    # A bar appears after some seconds only, so whether it is printed hangs on how busy the machine is.
+    os.environ.setdefault("TQDM_DISABLE", "1")

@@ -102,6 +102,7 @@ def main() -> None:
     if missing := [str(path) for path in paths if not path.is_file()]:
         parser.error(f"no such notebook: {', '.join(missing)}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars come and go with the load of the machine
     for path in paths:
         started = time.perf_counter()
         try:
