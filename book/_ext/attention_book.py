@@ -93,7 +93,9 @@ def add_head(
 # --- its text -------------------------------------------------------------------------------------
 
 TABLE = re.compile(r'<h[1-6]>(.*?)<a class="headerlink"|<table class="table"', re.DOTALL)
-CELL = re.compile(r"<td(?: class=\"([^\"]*)\")?>((?:<p>)?([^<]{1,12})(?:</p>)?</td>)")
+CELL = re.compile(
+    r"<td(?: class=\"([^\"]*)\")?( data-tolerance=\"[^\"]*\")?>((?:<p>)?([^<]{1,12})(?:</p>)?</td>)"
+)
 
 
 def repair_body(
@@ -124,10 +126,11 @@ def repair_body(
 
     def mark(cell: re.Match[str]) -> str:
         """A short cell with a number in it is not broken."""
-        classes, content, text = cell.groups()
+        classes, tolerance, content, text = cell.groups()
         if not any(letter.isdigit() for letter in unescape(text)):
             return cell[0]
-        return f'<td class="{f"{classes} " if classes else ""}af-number">{content}'
+        classes = f"{classes} " if classes else ""
+        return f'<td class="{classes}af-number"{tolerance or ""}>{content}'
 
     context["body"] = CELL.sub(mark, body)
 
