@@ -32,6 +32,9 @@ def use_our_katex(app: Sphinx, config: Config) -> None:
     windows = node / "node.exe"
     katex.NODEJS_BINARY = str(windows if windows.exists() else node / "bin" / "node")
     katex.KATEX_DEFAULT_OPTIONS["throwOnError"] = True  # an error stops the build
+    # On a busy machine the file of the server's socket can be there before it listens, and only the
+    # library's other way to connect, by a port of this machine, tries again then.
+    katex.KaTeXServer.start_server_process = katex.KaTeXServer.start_network_socket
     config.katex_js_path = str(KATEX / "katex.min.js")
 
 

@@ -6,6 +6,7 @@ generators give the same ones on every processor; torch's don't.
 """
 
 import hashlib
+import struct
 
 import numpy as np
 import torch
@@ -25,8 +26,8 @@ def generator(seed: Seed, stream: str) -> np.random.Generator:
     """
     if isinstance(seed, np.random.Generator):
         return seed
-    name = np.frombuffer(hashlib.sha256(stream.encode()).digest(), dtype="<u4")
-    sequence = np.random.SeedSequence(integer(seed, "seed", least=0), spawn_key=name.tolist())
+    name = struct.unpack("<8I", hashlib.sha256(stream.encode()).digest())
+    sequence = np.random.SeedSequence(integer(seed, "seed", least=0), spawn_key=name)
     return np.random.default_rng(sequence)
 
 
