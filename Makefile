@@ -25,6 +25,7 @@ help:
 	@echo "make test       lint, unit tests, re-execution of every notebook, browser tests of the built site"
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute every notebook again, in place"
+	@echo "make model      fetch the language model of chapters 1 and 4 (93 MB, once; the other commands do it, too)"
 	@echo "make results    make the stored results that are missing or stale, on all cores (about four hours; NAMES=…, DASK=…)"
 	@echo "make bench      time every method against its rivals (about a quarter of an hour)"
 	@echo "make elsewhere  unit tests and notebooks as other processors would run them; lists each number that moved"
@@ -38,7 +39,7 @@ book: site
 pdf: site browser
 	$(BIN)/python tools/make_pdf.py
 
-test: lint pdf
+test: lint pdf model
 	$(BIN)/python -m pytest -n 2 --dist loadscope \
 	  --nbval --nbval-current-env \
 	  tests notebooks book/*.ipynb
@@ -47,12 +48,16 @@ lint: environment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-lab: environment
+lab: environment model
 	$(BIN)/jupyter trust notebooks/*.ipynb book/*.ipynb
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks
 
-notebooks: environment
+notebooks: environment model
 	$(BIN)/python tools/run_notebooks.py
+
+# SmolLM2 for chapters 1 and 4: 93 MB, once, into the user's cache.
+model: environment
+	$(BIN)/python -c 'from helpers.models import fetch_smollm; print("SmolLM2 is in", fetch_smollm())'
 
 # Goes on where it stopped. NAMES="class_choice" makes one; DASK=tcp://host:8786 takes that cluster's workers.
 results: environment

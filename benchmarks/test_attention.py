@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from helpers.data import TEXT_KINDS, TEXTS_PER_KIND, text
 from helpers.layers import Landmarks, compress
-from helpers.models import minilm_heads
+from helpers.models import minilm, minilm_tokens, queries_keys_values
 
 SIZES = (512, 1024, 2048, 4096, 8192, 16384)
 RANK, WIDTH, HEADS, ROUNDS = 64, 32, 6, 5
@@ -26,7 +26,7 @@ RANK, WIDTH, HEADS, ROUNDS = 64, 32, 6, 5
 def rows() -> list[Tensor]:
     """Queries, keys and values of 36 texts (6, 36·512, 32): head l of layer l, in float32."""
     names = [(kind, i) for i in range(TEXTS_PER_KIND) for kind in TEXT_KINDS][:36]
-    parts = [minilm_heads(text(kind, i), 512) for kind, i in names]
+    parts = [queries_keys_values(minilm(), minilm_tokens(text(kind, i), 512)) for kind, i in names]
     diagonal = torch.arange(HEADS)
     return [torch.cat([part[k][diagonal, diagonal] for part in parts], 1).float() for k in range(3)]
 

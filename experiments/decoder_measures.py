@@ -69,7 +69,7 @@ class HeadMeasures:
 @torch.no_grad()
 def measure_heads(decoder: Decoder, tokens: Int64[Tensor, "batch n"]) -> HeadMeasures:
     """Rank measures of the causal attention matrices on each row of ``tokens``, n ≥ 2."""
-    queries, keys = decoder.queries_keys(tokens)
+    queries, keys, _ = decoder.heads(tokens)
     weights = attention_weights(
         queries, keys, mask=causal_mask(tokens.shape[1], device=tokens.device)
     )

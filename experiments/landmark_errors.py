@@ -13,7 +13,7 @@ from experiments.store import Experiment
 from helpers.data import TEXTS_PER_KIND, heldout_text, text, windows
 from helpers.layers import METHODS, ORACLES, compress
 from helpers.maths import attention, gaussian
-from helpers.models import load_decoder, minilm_heads
+from helpers.models import load_decoder, minilm, minilm_tokens, queries_keys_values
 
 RANKS = {"MiniLM": (16, 32, 64, 128), "decoder": (4, 8, 16, 32), "Gaussian": (16, 32, 64, 128)}
 DOCUMENTS = (0, 1)
@@ -30,8 +30,8 @@ def minilm_document(index: int) -> dict[str, Float32[Tensor, "heads rows d"]]:
     "fit" are those of seven other texts, "held-out" of two more.
     """
     heads = [
-        [part.flatten(0, 1).float() for part in minilm_heads(text("prose", i), 512)]
-        for i in range(TEXTS_PER_KIND)
+        [part.flatten(0, 1).float() for part in queries_keys_values(minilm(), ids)]
+        for ids in (minilm_tokens(text("prose", i), 512) for i in range(TEXTS_PER_KIND))
     ]
     _, keys, values = heads[index]
     others = [queries for i, (queries, _, _) in enumerate(heads) if i != index]

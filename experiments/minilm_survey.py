@@ -12,7 +12,13 @@ from torch import Tensor
 from experiments.store import Experiment
 from helpers.data import TEXT_KINDS, TEXTS_PER_KIND, text
 from helpers.maths import shuffle_within_rows, spectrum
-from helpers.models import minilm_attention, minilm_queries_keys, minilm_reinitialised
+from helpers.models import (
+    attention_maps,
+    minilm,
+    minilm_reinitialised,
+    minilm_tokens,
+    queries_keys_values,
+)
 
 LENGTHS = (64, 128, 256, 512)
 
@@ -24,18 +30,18 @@ def energy_ranks(weights: Float64[Tensor, "layers heads n n"]) -> Int16[Tensor, 
 
 def trained(kind: str, index: int, n: int) -> Float64[Tensor, "layers heads n n"]:
     """Attention of the trained encoder on text ``index`` of a kind, cut to ``n`` tokens."""
-    return minilm_attention(text(kind, index), n)
+    return attention_maps(minilm(), minilm_tokens(text(kind, index), n))
 
 
 def reinitialised(kind: str, index: int, n: int) -> Float64[Tensor, "layers heads n n"]:
     """The same with weights drawn anew (seed = ``index``): what the architecture does untrained."""
-    return minilm_attention(text(kind, index), n, model=minilm_reinitialised(index))
+    return attention_maps(minilm_reinitialised(index), minilm_tokens(text(kind, index), n))
 
 
 def rescaled(kind: str, index: int, n: int) -> Float64[Tensor, "layers heads n n"]:
     """The reinitialised heads with their logits scaled to standard deviation one, head by head."""
-    model = minilm_reinitialised(index)
-    queries, keys = minilm_queries_keys(text(kind, index), n, model=model)
+    ids = minilm_tokens(text(kind, index), n)
+    queries, keys, _ = queries_keys_values(minilm_reinitialised(index), ids)
     logits = queries @ keys.mT
     return (logits / logits.std(dim=(-2, -1), keepdim=True)).softmax(dim=-1)
 

@@ -129,16 +129,10 @@ class Decoder(nn.Module):
         """Attention matrices of every layer and head, rows summing to one, upper triangle 0."""
         return torch.stack([weights for weights, *_ in self._stream(tokens)[1]], 1)
 
-    def queries_keys(
-        self, tokens: Int64[Tensor, "batch n"]
-    ) -> tuple[Float[Tensor, "batch layers heads n d"], Float[Tensor, "batch layers heads n d"]]:
-        """Queries and keys of every layer and head: A = softmax(QKᵀ/√d) under the causal mask."""
-        return self.heads(tokens)[:2]
-
     def heads(
         self, tokens: Int64[Tensor, "batch n"]
     ) -> tuple[Float[Tensor, "batch layers heads n d"], ...]:
-        """Queries, keys and values of every layer and head."""
+        """Queries, keys and values of every layer and head: A = softmax(QKᵀ/√d) under the causal mask."""
         rows = [part for _, *part in self._stream(tokens)[1]]
         return tuple(torch.stack(part, 1) for part in zip(*rows, strict=True))
 

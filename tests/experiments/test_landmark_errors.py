@@ -19,7 +19,7 @@ from experiments.landmark_errors import (
 from helpers.data import TEXTS_PER_KIND, heldout_text, text, windows
 from helpers.layers import METHODS, ORACLES
 from helpers.maths import attention_weights, gaussian
-from helpers.models import load_decoder
+from helpers.models import load_decoder, minilm_tokens
 
 
 def small(heads=3, n=12, d=4):
@@ -33,15 +33,17 @@ def small(heads=3, n=12, d=4):
 def test_a_documents_queries_come_from_other_texts(monkeypatch):
     asked = []
 
-    def heads_of(string, tokens):
+    def heads_of(_, ids):
         """Rows of the text asked for as number i hold i, plus 100 for keys and 200 for values."""
-        asked.append(string)
+        asked.append(ids)
         rows = torch.full((6, 12, 5, 2), float(len(asked) - 1))
         return rows, 100 + rows, 200 + rows
 
-    monkeypatch.setattr(landmark_errors, "minilm_heads", heads_of)
+    monkeypatch.setattr(landmark_errors, "queries_keys_values", heads_of)
     data = minilm_document(3)
-    assert asked == [text("prose", i) for i in range(TEXTS_PER_KIND)]
+    expected = [minilm_tokens(text("prose", i), 512) for i in range(TEXTS_PER_KIND)]
+    assert len(asked) == len(expected)
+    assert all(map(torch.equal, asked, expected))
     found = {name: set(part.unique().tolist()) for name, part in data.items()}
     assert found == {
         "keys": {103},

@@ -7,6 +7,7 @@ from experiments import minilm_survey
 from experiments.minilm_survey import LENGTHS, SOURCES, energy_ranks, load_survey, run
 from helpers.data import TEXT_KINDS, TEXTS_PER_KIND, text
 from helpers.maths import gaussian
+from helpers.models import minilm_tokens
 
 
 def test_a_run_asks_for_every_length_and_counts_singular_values(monkeypatch):
@@ -26,13 +27,13 @@ def test_rescaled_heads_have_logits_of_deviation_one(monkeypatch):
     monkeypatch.setattr(minilm_survey, "minilm_reinitialised", lambda seed: f"drawn {seed}")
     asked = []
 
-    def pairs(words, n, model):
-        asked.append((words, n, model))
-        return queries, 7 * keys
+    def rows(model, ids):
+        asked.append((model, ids.tolist()))
+        return queries, 7 * keys, None
 
-    monkeypatch.setattr(minilm_survey, "minilm_queries_keys", pairs)
+    monkeypatch.setattr(minilm_survey, "queries_keys_values", rows)
     weights = minilm_survey.rescaled("prose", 4, 8)
-    assert asked == [(text("prose", 4), 8, "drawn 4")]
+    assert asked == [("drawn 4", minilm_tokens(text("prose", 4), 8).tolist())]
     logits = queries @ keys.mT
     logits = logits / logits.std(dim=(-2, -1), keepdim=True)
     torch.testing.assert_close(weights, logits.softmax(-1))

@@ -1,0 +1,171 @@
+"""Look inside any transformer: its attention matrices, what they are made of, and others in their place.
+
+Works on the models of the ``transformers`` library, and where it says so on the book's own
+:class:`~helpers.models.decoder.Decoder`. A model is run in evaluation mode and left as it was.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from helpers.maths.checks import is_true, own_precision
+from helpers.models.decoder import Decoder, Transform
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+Inputs = Int64[Tensor, "n"] | Int64[Tensor, "1 n"] | Float[Tensor, "1 channels height width"]
+Rows = Float[Tensor, "layers heads n d"]
+Shared = Float[Tensor, "layers key_heads n d"]
+
+OURS = "attention_factorized"
+"""What transformers calls the attention function below."""
+BEYOND = ("position_bias", "softcap", "s_aux")
+"""What some models add to the scores: T5's bias by distance, Gemma's cap, the sinks of gpt-oss."""
+
+
+@own_precision
+def attention_maps(
+    model: "PreTrainedModel | Decoder", input_ids: Inputs
+) -> Float[Tensor, "layers heads n n"]:
+    """Attention weights A of every layer and head, rows summing to one, in the model's precision.
+
+    ``model`` is a ``transformers`` model that mixes by attention: an encoder, a decoder (grouped
+    queries, too), or both in one, of which the encoder is taken. ``input_ids``, (n,) or (1, n), are
+    what its tokenizer makes of a text; of images, a model takes their pixels (1, c, height, width).
+
+    Raises TypeError for a text in place of ids and for what is no model; ValueError for ids outside
+    the vocabulary, more of them than the model has positions, and a model without attention.
+    """
+    if isinstance(model, Decoder):
+        return model.attention(_one_row(input_ids))[0]
+    with _prepared(model, "eager") as body:
+        output = _run(body, input_ids, output_attentions=True)
+    weights = [part for part in output.get("attentions") or () if part is not None]
+    if not weights:
+        raise ValueError(f"model must have attention, but {type(model).__name__} returns none")
+    return torch.cat(weights)
+
+
+def queries_keys_values(
+    model: "PreTrainedModel | Decoder", input_ids: Inputs
+) -> tuple[Rows, Shared, Shared]:
+    """Queries (layers, heads, n, d), keys and values (layers, key heads, n, d) as they meet.
+
+    Positions have entered: RoPE turns queries and keys before. So softmax(QKᵀ/√d), under the causal
+    mask if the model has one, is :func:`attention_maps`. With grouped queries each key head serves
+    heads / key heads neighbouring heads.
+
+    Raises as :func:`attention_maps`, and ValueError for a model that adds to QKᵀ, as T5 does.
+    """
+    if isinstance(model, Decoder):
+        return tuple(part[0] for part in model.heads(_one_row(input_ids)))
+    layers: list[tuple[Tensor, ...]] = []
+
+    def record(_: int, weights: Tensor, *rows: Tensor) -> Tensor:
+        layers.append(tuple(part[0] for part in rows))
+        return weights
+
+    with _mixing(record), _prepared(model, OURS) as body:
+        _run(body, input_ids)
+    if not layers:
+        raise ValueError(f"model must have attention, but {type(model).__name__} shows none")
+    return tuple(torch.stack(part) for part in zip(*layers, strict=True))
+
+
+@contextmanager
+def replaced_attention(model: "PreTrainedModel", transform: Transform) -> Iterator[None]:
+    """Within, every layer of ``model`` mixes its values with ``transform(layer, A)`` in place of A.
+
+    A is (batch, heads, n, n), layers count from 0; any tensor of A's shape may come back.
+    """
+    with _mixing(lambda layer, weights, *_: transform(layer, weights)), _prepared(model, OURS):
+        yield
+
+
+_mixers: list[tuple[Callable[..., Tensor], dict[nn.Module, int]]] = []
+"""Innermost last: what is called for the weights, and the layers in the order in which they came."""
+
+
+@contextmanager
+def _mixing(mixer: Callable[..., Tensor]) -> Iterator[None]:
+    """Within, ``mixer(layer, A, queries, keys, values)`` says which weights mix the values."""
+    from transformers import AttentionInterface, AttentionMaskInterface
+    from transformers.masking_utils import eager_mask
+
+    AttentionInterface.register(OURS, _attend)
+    AttentionMaskInterface.register(OURS, eager_mask)
+    _mixers.append((mixer, {}))
+    try:
+        yield
+    finally:
+        _mixers.pop()
+
+
+@own_precision
+def _attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **more):
+    """Attention as transformers calls it: rows (1, heads, n, d) in, A·values (1, n, heads, d) out."""
+    if beyond := [name for name in BEYOND if more.get(name) is not None]:
+        raise ValueError(f"model must weigh by softmax(QKᵀ) alone, but it adds {beyond[0]}")
+    root = query.shape[-1] ** 0.5
+    query = query * (1.0 if scaling is None else scaling * root)
+    group = query.shape[1] // key.shape[1]
+    keys, values = (part.repeat_interleave(group, 1) for part in (key, value))
+    logits = query @ keys.mT / root
+    weights = torch.softmax(logits if attention_mask is None else logits + attention_mask, -1)
+    mixer, layers = _mixers[-1]
+    weights = mixer(layers.setdefault(module, len(layers)), weights, query, key, value)
+    return (weights @ values).transpose(1, 2).contiguous(), weights
+
+
+@contextmanager
+def _prepared(model: "PreTrainedModel", implementation: str) -> Iterator["PreTrainedModel"]:
+    """The part of ``model`` that attends, without dropout and with this attention; afterwards as it was."""
+    from transformers import PreTrainedModel
+
+    if not isinstance(model, PreTrainedModel):
+        raise TypeError(f"model must be a transformers model, not {type(model).__name__}")
+    body = model.get_encoder() if model.config.is_encoder_decoder else model.base_model
+    modes = [(module, module.training) for module in body.modules()]
+    before = body.config._attn_implementation
+    body.eval().set_attn_implementation(implementation)
+    try:
+        yield body
+    finally:
+        body.set_attn_implementation(before)
+        for module, training in modes:
+            module.training = training
+
+
+@torch.no_grad()
+def _run(body: "PreTrainedModel", inputs: Tensor, **options: bool) -> dict[str, object]:
+    if body.main_input_name == "input_ids":
+        inputs = _one_row(inputs)
+        most = getattr(body.config, "max_position_embeddings", None)
+        if most is not None and inputs.shape[1] > most:
+            raise ValueError(f"input_ids must be at most {most} tokens, not {inputs.shape[1]}")
+        size = body.get_input_embeddings().num_embeddings
+        if is_true(((inputs < 0) | (inputs >= size)).any(), "input_ids"):
+            least, most = int(inputs.min()), int(inputs.max())
+            raise ValueError(f"input_ids must lie in 0 … {size - 1}, but run {least} … {most}")
+    elif not isinstance(inputs, Tensor):
+        raise TypeError(f"input_ids must be the tensor {body.main_input_name} for this model")
+    return body(**{body.main_input_name: inputs.to(body.device)}, return_dict=True, **options)
+
+
+def _one_row(input_ids: object) -> Int64[Tensor, "1 n"]:
+    if isinstance(input_ids, str):
+        raise TypeError(
+            "input_ids must be token ids, not a text: tokenizer(text, return_tensors='pt').input_ids"
+        )
+    if not isinstance(input_ids, Tensor) or input_ids.dtype != torch.int64:
+        kind = input_ids.dtype if isinstance(input_ids, Tensor) else type(input_ids).__name__
+        raise TypeError(f"input_ids must be an int64 tensor, not {kind}")
+    shape = tuple(input_ids.shape)
+    if input_ids.numel() == 0 or shape not in ((input_ids.numel(),), (1, input_ids.numel())):
+        raise ValueError(f"input_ids must have shape (n,) or (1, n) and not be empty, not {shape}")
+    return input_ids.reshape(1, -1)
