@@ -8,8 +8,10 @@ they came from. ``texts/README.md`` names the version used.
 import gzip
 import importlib
 import inspect
+import json
 import re
 import textwrap
+import unicodedata
 from pathlib import Path
 from pydoc_data.topics import topics
 
@@ -34,6 +36,15 @@ NOT_PROSE = re.compile(r"\||>>>|::=|==|\*\*\*|---|^\s*\* ")
 HELD_OUT_BYTES = 6700
 """Per topic; ten topics are 67 kB."""
 
+LONG_MODULES = (
+    "ast", "asyncio.events", "dataclasses", "datetime", "doctest",
+    "http.client", "inspect", "optparse", "pickle", "zipfile",
+)  # fmt: skip
+LISTED = (0x0391, 0x0410, 0x05D0, 0x0905, 0x2190, 0x2200, 0x2500, 0x2600, 0x2801, 0x3041)
+"""Where ten lists of Unicode characters begin: Greek, Cyrillic, Hebrew, Devanagari, arrows, …"""
+LONG_CHARACTERS = 10_500
+"""More than 2,048 of SmolLM2's tokens of code or of a list."""
+
 
 def paragraphs(text: str) -> list[str]:
     """The blank-line separated parts of a text, as they stand."""
@@ -57,11 +68,21 @@ def prose(topic: str) -> str:
     return "\n\n".join(excerpt) + "\n"
 
 
-def code(module: str) -> str:
+def code(module: str, characters: int = LEAST_CHARACTERS) -> str:
     """Whole lines of a module from its first class or function, past its header."""
     source = inspect.getsource(importlib.import_module(module))
     source = source[re.search(r"^(class|def) ", source, re.MULTILINE).start() :]
-    return source[: source.index("\n", LEAST_CHARACTERS) + 1]
+    return source[: source.index("\n", characters) + 1]
+
+
+def listed(start: int) -> str:
+    """A list of characters from ``start`` on, one a line: code point and name."""
+    lines, point = [], start
+    while sum(map(len, lines)) < LONG_CHARACTERS:
+        if name := unicodedata.name(chr(point), ""):
+            lines.append(f"U+{point:04X} {name.capitalize()}\n")
+        point += 1
+    return "".join(lines)
 
 
 def held_out() -> str:
@@ -101,6 +122,11 @@ def main() -> None:
     (FOLDER.parent / "heldout.txt").write_text(held_out(), encoding="utf-8")
     training = training_text(held_out()).encode()
     (FOLDER.parent / "training.txt.gz").write_bytes(gzip.compress(training, mtime=0))
+    long = {
+        "code": [code(module, LONG_CHARACTERS) for module in LONG_MODULES],
+        "lists": [listed(start) for start in LISTED],
+    }
+    (FOLDER.parent / "long.json.gz").write_bytes(gzip.compress(json.dumps(long).encode(), mtime=0))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,13 @@ Directives, for Markdown pages::
     ```{claim-list} spectrum
     ```
 
-A table of verdicts by note, a tile for every claim, the filter's controls, and every claim of one note. All are made from
+    {claim}`S03`
+
+    ```{claim-badges} 1
+    ```
+
+A table of verdicts by note, a tile for every claim, the filter's controls, and every claim of one note; one claim as a badge in
+a sentence, and those of a chapter in a row. All are made from
 book/claims.yml and from the numbers that the committed notebooks have bound; a malformed claim, or
 a tested claim without its number, fails the build.  ``{ref}`ledger-s03`` `` links to one claim.
 The controls that filter the ledger are made by book/_static/ledger.js: without it all claims show.
@@ -32,7 +38,7 @@ from docutils.statemachine import StringList
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
 from sphinx.errors import ExtensionError
-from sphinx.util.docutils import SphinxDirective
+from sphinx.util.docutils import SphinxDirective, SphinxRole
 
 from helpers.page import claims
 
@@ -60,10 +66,28 @@ def bound_numbers(notebook: Path) -> dict[str, str]:
     return numbers
 
 
-def chapter_page(env: BuildEnvironment, number: int) -> str | None:
-    """The docname of a chapter, e.g. notebooks/01_attention_spectrum; None if it isn't written yet."""
-    pages = [page for page in env.found_docs if page.startswith(f"notebooks/{number:02d}_")]
-    return pages[0] if pages else None
+def tested_page(env: BuildEnvironment, claim: claims.Claim) -> str:
+    """The docname of the chapter, or of its evidence, that shows the claim's card."""
+    pages = [f"notebooks/{claim.chapter:02d}_", f"notebooks/evidence/{claim.chapter:02d}_"]
+    card = f'id=\\"claim-{claim.id}\\"'
+    for page in sorted(env.found_docs):
+        if page.startswith(tuple(pages)) and card in Path(env.doc2path(page)).read_text("utf8"):
+            return page
+    raise ExtensionError(
+        f"claim ledger: {claim.id} is called tested, but chapter {claim.chapter} doesn't judge it"
+    )
+
+
+def number_of(env: BuildEnvironment, claim: claims.Claim) -> tuple[str, str]:
+    """The claim's number and its spread, as the notebook that judges it has bound them."""
+    notebook = Path(env.doc2path(tested_page(env, claim)))
+    env.note_dependency(str(notebook))
+    numbers = bound_numbers(notebook)
+    if claim.id not in numbers:
+        raise ExtensionError(
+            f"claim ledger: {claim.id} is called tested, but {notebook.name} binds no number to it"
+        )
+    return numbers[claim.id], numbers.get(f"{claim.id}_spread", "a single number, without spread")
 
 
 class ClaimCounts(SphinxDirective):
@@ -90,6 +114,44 @@ class ClaimCounts(SphinxDirective):
         box = nodes.container(classes=["af-counts"])
         self.state.nested_parse(StringList(lines, str(claims.LEDGER)), self.content_offset, box)
         return [box]
+
+
+def badge(env: BuildEnvironment, id_: str) -> nodes.reference:
+    """A claim's verdict and number in a few signs, linked to its entry in the ledger."""
+    claim = read_ledger()[id_]
+    said = f"{id_} {claims.SYMBOLS[claim.verdict]}"
+    if claim.measure:
+        said += f" {number_of(env, claim)[0]}"
+    uri = env.app.builder.get_relative_uri(env.docname, LEDGER_PAGE) + f"#ledger-{id_}"
+    classes = ["af-badge", _class(claim.verdict)]
+    link = nodes.reference("", "", refuri=uri, internal=True, classes=classes)
+    link += nodes.Text(said)
+    link += nodes.inline("", f" {claim.verdict}", classes=["af-hidden"])
+    return link
+
+
+class ClaimBadge(SphinxRole):
+    """{claim}`S03`: the claim's badge."""
+
+    def run(self) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+        if self.text not in read_ledger():
+            message = self.inliner.reporter.error(f"no claim {self.text!r}", line=self.lineno)
+            return [], [message]
+        return [badge(self.env, self.text)], []
+
+
+class ClaimBadges(SphinxDirective):
+    """The badges of all claims of a chapter."""
+
+    required_arguments = 1
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(claims.LEDGER))
+        row = nodes.paragraph(classes=["af-badges"])
+        for claim in read_ledger().values():
+            if str(claim.chapter) == self.arguments[0]:
+                row += [badge(self.env, claim.id), nodes.Text(" ")]
+        return [row]
 
 
 class ClaimChart(SphinxDirective):
@@ -191,32 +253,17 @@ class ClaimList(SphinxDirective):
         """Where the claim is tested: a link to its verdict card, or the chapter that it waits for."""
         if claim.verdict == claims.UNTESTED:
             return [nodes.Text(f"planned for chapter {claim.chapter}")]
-        page = self.tested_page(claim)
+        page = tested_page(self.env, claim)
         uri = self.env.app.builder.get_relative_uri(self.env.docname, page) + f"#claim-{claim.id}"
         text = f"tested in chapter {claim.chapter}"
         return [nodes.reference("", text, refuri=uri, internal=True)]
 
-    def tested_page(self, claim: claims.Claim) -> str:
-        page = chapter_page(self.env, claim.chapter)
-        if page is None:
-            raise ExtensionError(
-                f"claim ledger: {claim.id} is called tested, but chapter {claim.chapter} isn't there"
-            )
-        return page
-
     def measurement(self, claim: claims.Claim) -> str:
-        notebook = Path(self.env.doc2path(self.tested_page(claim)))
-        self.env.note_dependency(str(notebook))
-        numbers = bound_numbers(notebook)
-        if claim.id not in numbers:
-            raise ExtensionError(
-                f"claim ledger: {claim.id} is called tested, but {notebook.name} binds no number to it"
-            )
-        spread = numbers.get(f"{claim.id}_spread", "a single number, without spread")
+        number, spread = number_of(self.env, claim)
         reference, tolerance = (exact(value, claim) for value in (claim.reference, claim.tolerance))
         rule = f"; the claim holds if the number is {self.rule(claim)}" if claim.holds_if else ""
         return (
-            f"Measured: {claim.measure}: **{numbers[claim.id]}** ({spread}). "
+            f"Measured: {claim.measure}: **{number}** ({spread}). "
             f"Reference {reference} ± {tolerance}{rule}."
         )  # fmt: skip
 
@@ -265,5 +312,7 @@ def setup(app: Sphinx) -> dict[str, object]:
     app.add_directive("claim-chart", ClaimChart)
     app.add_directive("claim-filter", ClaimFilter)
     app.add_directive("claim-list", ClaimList)
+    app.add_directive("claim-badges", ClaimBadges)
+    app.add_role("claim", ClaimBadge())
     app.connect("html-page-context", add_filter)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

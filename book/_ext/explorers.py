@@ -1,6 +1,6 @@
 """Explorers as plain HTML: the widgets that a notebook has saved, without the widgets' own scripts.
 
-A page shows the first picture of an explorer, with any script or none, and holds the other ones as text
+A page shows the picture at which an explorer opens, with any script or none, and holds all of them as text
 that explorer.js shows when a slider moves.
 """
 
@@ -47,26 +47,28 @@ def pictures(models: Models, name: str, sliders: list[str]) -> Iterator[str]:
 
 
 def explorer(number: int, models: Models, name: str) -> str:
-    """Plain sliders above the first picture."""
+    """Plain sliders above the picture at which the explorer opens."""
     if "af-explorer" not in models[name]["state"].get("_dom_classes", []):
         raise ExtensionError("explorers: the only widgets that work in a page are explorers")
     *sliders, stack = child_models(models, name)
-    rows, places = "", []
+    rows, places, opened = "", [], 0
     for index, slider in enumerate(models[slider]["state"] for slider in sliders):
         label, values = escape(slider["description"]), slider["_options_labels"]
         id_ = f"explorer-{number}-{index + 1}"
-        places.append(f"{label} = {escape(values[0])}")
+        at = slider["index"]
+        opened = opened * len(values) + at
+        places.append(f"{label} = {escape(values[at])}")
         rows += (
             f'<div class="widget-slider pst-js-only"><label class="widget-label" for="{id_}">{label}</label>'
-            f'<input type="range" id="{id_}" min="0" max="{len(values) - 1}" value="0" autocomplete="off"'
-            f' aria-valuetext="{escape(values[0])}" data-values="{escape(json.dumps(values))}">'
-            f'<span class="widget-readout" aria-hidden="true">{escape(values[0])}</span></div>'
+            f'<input type="range" id="{id_}" min="0" max="{len(values) - 1}" value="{at}" autocomplete="off"'
+            f' aria-valuetext="{escape(values[at])}" data-values="{escape(json.dumps(values))}">'
+            f'<span class="widget-readout" aria-hidden="true">{escape(values[at])}</span></div>'
         )
     shown = list(pictures(models, stack, sliders))
     kept = json.dumps(shown).replace("</", "<\\/")
     return (
         f'<div class="af-explorer" role="group" aria-label="Explorer {number}">'
-        f'{rows}<div class="af-picture">{shown[0]}</div>'
+        f'{rows}<div class="af-picture">{shown[opened]}</div>'
         f"<noscript><p>The sliders of this figure need JavaScript. Shown is {', '.join(places)}.</p></noscript>"
         f'<script type="application/json" class="af-pictures">{kept}</script></div>'
     )

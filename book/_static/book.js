@@ -24,6 +24,14 @@ document.addEventListener("DOMContentLoaded", () => {
     sidebar.setAttribute("aria-label", "Book");
   });
 
+  // A guess is compared when its fold opens.
+  each(".af-guess", (box) => box.querySelector("details").addEventListener("toggle", () => {
+    const [guess, answer] = [box.querySelector("input").valueAsNumber, Number(box.dataset.answer)];
+    const times = Math.max(guess / answer, answer / guess).toFixed(1);
+    const said = times === "1.0" ? "which is right" : `${times} times too ${guess < answer ? "few" : "many"}`;
+    box.querySelector("output").textContent = guess > 0 ? `Your guess: ${guess}, ${said}.` : "";
+  }));
+
   // A box that scrolls has to be reachable by keyboard.
   const boxes = ".bd-article :is(pre, .output, .math, .af-table, .pst-scrollable-table-container)";
   const repair = () => each(boxes, (box) => {

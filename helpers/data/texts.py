@@ -1,8 +1,10 @@
 """The forty texts on which chapter 1 measures attention: ten of each kind."""
 
 import gzip
+import json
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Int64
@@ -10,6 +12,9 @@ from torch import Tensor
 
 from helpers.maths.checks import integer, one_of, unicode_text
 from helpers.maths.draws import integers
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 TEXT_KINDS = ("prose", "code", "repeated", "random tokens")
 TEXTS_PER_KIND = 10
@@ -43,6 +48,37 @@ def text(kind: str, index: int) -> str | Int64[Tensor, "pieces"]:
         # 60 copies of at least 60 characters: more than 512 word pieces of any English sentence.
         return " ".join([first_sentence(text("prose", index))] * 60)
     return (DATA / "texts" / f"{kind}_{index}.txt").read_text(encoding="utf-8")
+
+
+LONG_KINDS = ("prose", "code", "lists", "random tokens")
+
+
+def long_ids(
+    kind: str, index: int, n: int, tokenizer: "PreTrainedTokenizerBase"
+) -> Int64[Tensor, "n"]:
+    """The first ``n`` tokens (at most 2,048) of long text ``index`` (0 … 9) of a kind.
+
+    * ``"prose"``: a stretch of Python's documentation (:func:`training_text`), tables and examples included;
+    * ``"code"``: source of Python's standard library;
+    * ``"lists"``: a list of Unicode characters and their names, one a line;
+    * ``"random tokens"``: ids of the tokenizer, uniform and independent, drawn with seed ``index``.
+
+    Raises as :func:`text`, and ValueError for a text of less than ``n`` tokens.
+    """
+    one_of(kind, "kind", LONG_KINDS)
+    index = integer(index, "index", least=0, most=TEXTS_PER_KIND - 1)
+    n = integer(n, "n", least=1, most=2048)
+    if kind == "random tokens":
+        return integers(len(tokenizer), n, seed=index, stream="random tokens")
+    if kind == "prose":
+        start = index * (len(training_text()) // TEXTS_PER_KIND)
+        string = training_text()[start : start + 28_000].partition("\n\n")[2]
+    else:
+        string = json.loads(gzip.decompress((DATA / "long.json.gz").read_bytes()))[kind][index]
+    ids = tokenizer(string, return_tensors="pt").input_ids[0]
+    if len(ids) < n:
+        raise ValueError(f"n must be at most {len(ids)}, the tokens of {kind} {index}, not {n}")
+    return ids[:n]
 
 
 def random_word_pieces(count: int, *, seed: int) -> Int64[Tensor, "count"]:

@@ -1,10 +1,11 @@
-"""Automatic checks of exercises: a message that helps, never an exception."""
+"""What a reader enters: a guess before the answer, and answers to exercises, which are checked."""
 
 import html
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
+from IPython.display import HTML, display
 from torch import Tensor
 
 
@@ -14,13 +15,35 @@ class Feedback:
 
     passed: bool
     message: str
+    hint: str = ""
+    """Stays folded, and comes after an attempt only."""
 
     def _repr_html_(self) -> str:
         state = "passed" if self.passed else "open"
-        return f'<div class="af-feedback af-{state}">{html.escape(self.message)}</div>'
+        hint = (
+            f"<details><summary>Hint</summary>{html.escape(self.hint)}</details>"
+            if self.hint
+            else ""
+        )
+        return f'<div class="af-feedback af-{state}">{html.escape(self.message)}{hint}</div>'
 
     def __repr__(self) -> str:
-        return self.message
+        return f"{self.message} Hint: {self.hint}" if self.hint else self.message
+
+
+def guess(question: str, answer: float, told: str, *, least: int = 1, most: int) -> None:
+    """Ask for a whole number of ``least`` … ``most`` before ``told``, which stays folded, gives the answer.
+
+    A page compares the guess with ``answer`` when the fold opens; without scripts, and in JupyterLab, the
+    reader does. Tests let the answer move as far as a number of its size is printed.
+    """
+    display(
+        HTML(
+            f'<div class="af-guess" data-answer="{answer:g}"><label>{html.escape(question)} '
+            f'<input type="number" min="{least}" max="{most}" inputmode="numeric" autocomplete="off"></label>'
+            f"<details><summary>Compare</summary><output></output> {html.escape(told)}</details></div>"
+        )
+    )
 
 
 def check(
@@ -33,8 +56,8 @@ def check(
     """Call ``answer`` on each case ``(arguments, expected)`` and compare within ``tolerance``.
 
     The comparison is absolute, entry by entry; expected tensors also fix the shape. An answer
-    that raises, returns None, has the wrong shape or the wrong value gets a message that says
-    which case failed, what was expected, and ``hint``. Tensors are handed over as copies, so an
+    that raises, has the wrong shape or the wrong value gets a message that says which case
+    failed and what was expected, and ``hint``; no answer yet gets no hint. Tensors are handed over as copies, so an
     answer that works in place spoils no case.
 
     Raises ValueError if there are no cases.
@@ -48,10 +71,12 @@ def check(
             raise
         except BaseException as error:  # whatever a reader writes must not stop the notebook
             problem = f"case {number} raised {type(error).__name__}{_said(error)}"
-            return Feedback(False, f"Not yet: {problem}. {hint}")
+            return Feedback(False, f"Not yet: {problem}.", hint)
+        if got is None or got is ...:
+            return Feedback(False, "Not yet: replace the dots by your answer.")
         problem = _difference(got, expected, tolerance)
         if problem:
-            return Feedback(False, f"Not yet: in case {number} {problem}. {hint}")
+            return Feedback(False, f"Not yet: in case {number} {problem}.", hint)
     agree = "the case agrees" if len(cases) == 1 else f"all {len(cases)} cases agree"
     return Feedback(True, f"Correct: {agree} within {tolerance:g}.")
 
@@ -64,8 +89,6 @@ def _said(error: BaseException) -> str:
 
 
 def _difference(got: object, expected: object, tolerance: float) -> str | None:
-    if got is None or got is ...:
-        return "the function returned nothing; replace the dots by your answer"
     try:
         # One complex side makes both complex: a right real part with a wrong imaginary one is wrong.
         is_complex = any(torch.as_tensor(side).is_complex() for side in (got, expected))

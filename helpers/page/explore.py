@@ -1,6 +1,7 @@
 """Figures with sliders that move with a kernel and without one."""
 
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import ipywidgets as widgets
 from ipywidgets.widgets.widget_string import HTMLStyle
@@ -27,18 +28,25 @@ class Explorer(widgets.VBox):
         return {**bundle, "text/plain": "\n".join(lines)}
 
 
-def explore(draw: Draw, /, caption: str = "", **parameters: Sequence[object]) -> Explorer:
+def explore(
+    draw: Draw,
+    /,
+    caption: str = "",
+    *,
+    opens_at: Mapping[str, object] = MappingProxyType({}),
+    **parameters: Sequence[object],
+) -> Explorer:
     """Draw every state once and put a slider per parameter above the pictures.
 
     ``draw(**point)`` returns ``(panels, alt)`` as :func:`helpers.page.figures.figure_html` takes them;
     ``caption``, in plain text, stands below every picture.
-    ``parameters`` gives each parameter's values, the first being where the slider starts; the
-    slider's name is the parameter's, with spaces for underscores. Sliders and pictures are linked
-    in the browser, so the same cell is live in JupyterLab and in the built page.
+    ``parameters`` gives each parameter's values; the slider's name is the parameter's, with spaces for
+    underscores. A slider starts at its value in ``opens_at``, or at its first one. Sliders and pictures are
+    linked in the browser, so the same cell is live in JupyterLab and in the built page.
 
     Raises TypeError if ``draw`` is not callable or returns something else, for a caption that is
     no text and a parameter that is no list; ValueError for no parameter, a parameter without
-    values or with a repeated value, and more than 100 states. What ``draw`` raises gets a note that
+    values or with a repeated value, one that ``opens_at`` lacks, and more than 100 states. What ``draw`` raises gets a note that
     says at which state.
     """
     if not callable(draw):
@@ -55,14 +63,20 @@ def explore(draw: Draw, /, caption: str = "", **parameters: Sequence[object]) ->
         if not labels or len(set(labels)) < len(labels):
             raise ValueError(f"{name} must have at least one value and none twice, not {labels}")
         states *= len(labels)
+        if name in opens_at and opens_at[name] not in values:
+            raise ValueError(
+                f"opens_at must be one of the values of {name}, not {opens_at[name]!r}"
+            )
     if states > MOST_STATES:
         raise ValueError(
             f"parameters give {states} states, but a page carries {MOST_STATES} at most"
         )
 
+    places = {n: list(v).index(opens_at.get(n, v[0])) for n, v in parameters.items()}
     sliders = {
         name: widgets.SelectionSlider(
             options=[(_label(value), i) for i, value in enumerate(values)],
+            value=places[name],
             description=name.replace("_", " "),
             style={"description_width": "initial"},
             layout={"width": "100%", "max_width": "30rem"},
@@ -80,7 +94,7 @@ def explore(draw: Draw, /, caption: str = "", **parameters: Sequence[object]) ->
             return widgets.HTML(figure_html(panels, alt, caption), **shared)
         name = list(parameters)[len(point)]
         children = [stack({**point, name: value}) for value in parameters[name]]
-        pictures = widgets.Stack(children, selected_index=0, layout=shared["layout"])
+        pictures = widgets.Stack(children, selected_index=places[name], layout=shared["layout"])
         widgets.jslink((sliders[name], "index"), (pictures, "selected_index"))
         return pictures
 

@@ -112,6 +112,14 @@ def heatmap(
     return axes
 
 
+def name_tokens(axes: Axes, tokens: Sequence[str]) -> Axes:
+    """Write the tokens of a text beside the rows and below the columns of a heat map."""
+    names = [token.replace("\n", "⏎").strip() or "·" for token in tokens]
+    axes.set_xticks(range(len(names)), names, rotation=90, fontsize=7)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    return axes
+
+
 def figure_html(panels: Axes | Sequence[Axes], alt: str, caption: str = "") -> str:
     """``<figure>`` with the panels as inline SVG, the text alternative ``alt`` and a caption.
 

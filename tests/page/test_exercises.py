@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from helpers.page import check
+from helpers.page import check, exercises, guess
 
 HINT = "Look."
 
@@ -55,8 +55,6 @@ def test_a_right_answer_passes_however_it_is_given(answer, expected):
         (torch.ones(2), torch.tensor([1.0, 3.0]), "in case 1 the answer is off by 2"),
         (float("nan"), 1.0, "in case 1 the answer is off by nan (nan, expected 1)"),
         (torch.ones(3), torch.ones(2), "in case 1 the shape is (3,), expected (2,)"),
-        (None, 1.0, "in case 1 the function returned nothing; replace the dots by your answer"),
-        (..., 1.0, "in case 1 the function returned nothing; replace the dots by your answer"),
         (
             "four",
             4.0,
@@ -76,7 +74,25 @@ def test_a_right_answer_passes_however_it_is_given(answer, expected):
 def test_a_wrong_answer_gets_a_reason_and_the_hint(answer, expected, said):
     told = feedback(answer, expected)
     assert not told.passed
-    assert told.message == repr(told) == f"Not yet: {said}. {HINT}"
+    assert told.message == f"Not yet: {said}."
+    assert repr(told) == f"Not yet: {said}. Hint: {HINT}"
+
+
+@pytest.mark.parametrize("answer", [None, ...])
+def test_no_answer_yet_gets_no_hint(answer):
+    told = feedback(answer, 1.0)
+    assert repr(told) == told.message == "Not yet: replace the dots by your answer."
+    assert HINT not in told._repr_html_()
+
+
+def test_a_guess_is_asked_for_before_the_answer_is_told(monkeypatch):
+    shown = []
+    monkeypatch.setattr(exercises, "display", shown.append)
+    guess("How many < 9?", 208, "Measured: 208 & more.", most=1024)
+    page = shown[0].data
+    assert "How many &lt; 9?" in page.partition("<details>")[0]
+    assert "208" not in page.partition("<details>")[0].replace('data-answer="208"', "")
+    assert "Measured: 208 &amp; more." in page.partition("<details>")[2]
 
 
 def test_an_answer_without_an_end_can_be_stopped():
@@ -89,7 +105,7 @@ def test_cases_are_counted_and_the_tolerance_is_met_exactly():
     right = check(lambda x: x + 0.5, cases, hint=HINT, tolerance=0.5)
     assert right.message == "Correct: all 2 cases agree within 0.5."
     wrong = check(lambda x: 1.0, cases, hint=HINT)
-    assert wrong.message == "Not yet: in case 2 the answer is off by 1 (1, expected 2). Look."
+    assert wrong.message == "Not yet: in case 2 the answer is off by 1 (1, expected 2)."
 
 
 def test_an_answer_that_works_in_place_spoils_no_case():
@@ -107,4 +123,5 @@ def test_no_case_is_no_check():
 def test_feedback_is_escaped_html(answer, state):
     shown = check(lambda: answer, [((), 1.0)], hint="a < b")._repr_html_()
     assert shown.startswith(f'<div class="af-feedback af-{state}">')
-    assert ("a &lt; b" in shown) == (state == "open")
+    folded = "<details><summary>Hint</summary>a &lt; b</details>"
+    assert (folded in shown) == (state == "open")

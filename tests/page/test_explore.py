@@ -27,6 +27,13 @@ def test_every_state_is_drawn_where_its_sliders_point():
             assert leaf.value.count("<figcaption>What &amp; how.</figcaption>") == 1
 
 
+def test_it_opens_where_it_tells_most():
+    explorer = explore(draw, opens_at={"rank": 2}, rank=[3, 1, 2], kind=["a", "b"])
+    rank, kind, outer = explorer.children
+    assert (rank.value, kind.value, outer.selected_index) == (2, 0, 2)
+    assert [inner.selected_index for inner in outer.children] == [0, 0, 0]
+
+
 def test_plain_text_lists_what_every_state_shows():
     bundle = explore(draw, rank=[1, 2])._repr_mimebundle_()
     assert bundle["text/plain"] == "[rank = 1] rank 1 of a\n[rank = 2] rank 2 of a"
@@ -53,6 +60,11 @@ def test_plain_text_lists_what_every_state_shows():
 def test_slips(arguments, values, error, said):
     with pytest.raises(error, match=said):
         explore(*arguments, **values)
+
+
+def test_a_place_to_open_at_that_is_no_value():
+    with pytest.raises(ValueError, match="^opens_at must be one of the values of rank, not 4"):
+        explore(draw, opens_at={"rank": 4}, rank=[1, 2])
 
 
 def test_a_drawing_that_fails_says_where():
