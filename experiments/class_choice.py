@@ -81,9 +81,6 @@ EXPERIMENT = Experiment(
         for seed in range(SEEDS if price == FLOAT_BITS else PRICE_SEEDS)
     ],
     settings={
-        # These rows are the first edition's, drawn before helpers.maths.draws. Without this entry the
-        # store refuses them and makes them anew (about 12 minutes on one core).
-        "streams": "first edition",
         "n": N,
         "width": WIDTH,
         "training samples": TRAINING,

@@ -170,9 +170,6 @@ EXPERIMENT = Experiment(
     # All arms of a seed in turn, so that an interrupted run has whole comparisons.
     jobs=[{"arm": arm, "seed": seed} for seed in range(SEEDS) for arm in ARMS],
     settings={
-        # These rows are the first edition's, drawn before helpers.maths.draws. Without this entry the
-        # store refuses them and makes them anew (about 20 minutes on one core).
-        "streams": "first edition",
         "shape": SHAPE,
         "rank": RANK,
         "steps": STEPS,

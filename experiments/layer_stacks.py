@@ -252,9 +252,6 @@ EXPERIMENT = Experiment(
         for seed in range(SEEDS)
     ],
     settings={
-        # These rows are the first edition's, drawn before helpers.maths.draws. Without this entry the
-        # store refuses them and makes them anew (about 36 minutes on one core).
-        "streams": "first edition",
         "price": PRICE,
         "tokens": TOKENS,
         "width": WIDTH,

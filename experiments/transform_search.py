@@ -190,9 +190,6 @@ EXPERIMENT = Experiment(
     measure=run,
     jobs=[dict(zip(("goal", "n", "seed"), job, strict=True)) for job in _JOBS],
     settings={
-        # These rows are the first edition's, drawn before helpers.maths.draws. Without this entry the
-        # store refuses them and makes them anew (about 30 minutes on one core).
-        "streams": "first edition",
         **{name: asdict(RECIPES.get(name, Recipe())) for name in GOALS},
     },
 )

@@ -77,7 +77,6 @@ def test_stored_choices_are_right_at_the_default_price():
         assert sum(right) >= 0.9 * SEEDS
 
 
-@pytest.mark.xfail(strict=True, reason="rows of the first edition, drawn from other streams")
 def test_a_stored_choice_made_again():
     stored = load_results()["convolution"][f"{FLOAT_BITS:g}"][0]
     again = run("convolution", FLOAT_BITS, 0)

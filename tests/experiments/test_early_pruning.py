@@ -125,7 +125,6 @@ def test_stored_arms_of_a_seed_are_one_training_until_the_pruning():
                 assert found["losses"][:before] == results["full"][seed]["losses"][:before]
 
 
-@pytest.mark.xfail(strict=True, reason="rows of the first edition, drawn from other streams")
 @pytest.mark.parametrize("arm", ["full", "narrower", "low rank from the start"])
 def test_a_stored_start_measured_again(arm):
     stored = load_results()[arm][3]["losses"][0]

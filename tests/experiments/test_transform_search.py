@@ -113,7 +113,6 @@ def test_a_run_finds_the_dft():
     assert run("DFT", 8, 0)["rmse"] < 1e-12
 
 
-@pytest.mark.xfail(strict=True, reason="rows of the first edition, drawn from other streams")
 def test_stored_searches_find_the_fft_and_stay_above_the_bounds():
     results = load_results()
     assert tuple(results) == (*GOALS, "permutation")
