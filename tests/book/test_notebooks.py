@@ -229,7 +229,7 @@ def test_no_measured_number_is_typed_into_prose(path):
 def test_the_file_is_normalised(path):
     text = path.read_text(encoding="utf-8")
     notebook = json.loads(text)
-    assert set(notebook["metadata"]) <= {"kernelspec", "language_info", "widgets"}
+    assert set(notebook["metadata"]) <= {"kernelspec", "language_info", "layout", "widgets"}
     assert len({cell["id"] for cell in notebook["cells"]}) == len(notebook["cells"])
     assert all("execution" not in cell["metadata"] for cell in notebook["cells"])
     assert not re.search(r"/(?:home|root|Users|tmp|work)/\w", text)
