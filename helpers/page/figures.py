@@ -131,7 +131,9 @@ def figure_html(panels: Axes | Sequence[Axes], alt: str, caption: str = "") -> s
     if not isinstance(alt, str) or not alt.strip():
         raise ValueError("alt must describe what the figure shows, but it is empty")
     # The alternative text salts the element ids: two states on one page never share one.
-    drawings = "".join(_svg(axes.figure, salt=f"{alt}{i}") for i, axes in enumerate(panels))
+    # Three stand in one row of a page's column, two or one on a phone.
+    least = "12rem" if len(panels) == 3 else "15rem"
+    drawings = "".join(_svg(axes.figure, f"{alt}{i}", least) for i, axes in enumerate(panels))
     below = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     return (
         f'<figure class="af-figure"><div class="af-panels" style="display:flex;flex-wrap:wrap" '
@@ -252,7 +254,7 @@ def _cell(cell: object, is_header: bool) -> str:
     return f"<{opening}>{html.escape(re.sub(r'^-(?=[0-9])', '−', str(cell)))}</{name}>"
 
 
-def _svg(figure: Figure, salt: str) -> str:
+def _svg(figure: Figure, salt: str, least: str) -> str:
     """Inline SVG without size, date or machine: the same data give the same bytes."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": salt}):
@@ -270,7 +272,7 @@ def _svg(figure: Figure, salt: str) -> str:
     text = re.sub(r' (d|x|y)="([^"]*)"', _round_numbers, text)
     width, height = figure.get_size_inches() * 72
     opening = (
-        f'<svg viewBox="0 0 {width:g} {height:g}" style="flex:1 1 15rem;max-width:{width / 11:.0f}rem" '
+        f'<svg viewBox="0 0 {width:g} {height:g}" style="flex:1 1 {least};max-width:{width / 11:.0f}rem" '
         'aria-hidden="true" xmlns:xlink="http://www.w3.org/1999/xlink">'
     )
     text = re.sub("<svg[^>]*>", opening, text, count=1)
