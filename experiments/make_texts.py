@@ -113,6 +113,14 @@ def training_text(held_out_text: str) -> str:
     return "\n\n".join(kept) + "\n"
 
 
+def long_texts() -> dict[str, list[str]]:
+    """Ten long texts of code and ten lists, by kind."""
+    return {
+        "code": [code(module, LONG_CHARACTERS) for module in LONG_MODULES],
+        "lists": [listed(start) for start in LISTED],
+    }
+
+
 def main() -> None:
     FOLDER.mkdir(exist_ok=True)
     for index, topic in enumerate(PROSE_TOPICS):
@@ -122,11 +130,8 @@ def main() -> None:
     (FOLDER.parent / "heldout.txt").write_text(held_out(), encoding="utf-8")
     training = training_text(held_out()).encode()
     (FOLDER.parent / "training.txt.gz").write_bytes(gzip.compress(training, mtime=0))
-    long = {
-        "code": [code(module, LONG_CHARACTERS) for module in LONG_MODULES],
-        "lists": [listed(start) for start in LISTED],
-    }
-    (FOLDER.parent / "long.json.gz").write_bytes(gzip.compress(json.dumps(long).encode(), mtime=0))
+    long = json.dumps(long_texts()).encode()
+    (FOLDER.parent / "long.json.gz").write_bytes(gzip.compress(long, mtime=0))
 
 
 if __name__ == "__main__":

@@ -1,5 +1,7 @@
 """The committed texts: what they are, that they fill the window, and what is kept from training."""
 
+import gzip
+import json
 import platform
 
 import pytest
@@ -7,19 +9,22 @@ import torch
 
 from experiments import make_texts
 from helpers.data import (
+    DATA,
     FIRST_WORD_PIECE,
+    LONG_KINDS,
     TEXT_KINDS,
     TEXTS_PER_KIND,
     VOCABULARY_SIZE,
     encode,
     first_sentence,
     heldout_text,
+    long_ids,
     random_word_pieces,
     text,
     training_text,
     windows,
 )
-from helpers.models import MINILM_WINDOW, minilm_tokens
+from helpers.models import MINILM_WINDOW, minilm_tokens, smollm
 
 
 @pytest.mark.parametrize("kind", TEXT_KINDS)
@@ -113,7 +118,32 @@ def test_nothing_held_out_is_trained_on():
 )
 def test_the_committed_texts_are_what_the_script_makes():
     assert heldout_text() == make_texts.held_out()
+    long = json.loads(gzip.decompress((DATA / "long.json.gz").read_bytes()))
+    assert long == make_texts.long_texts()
     assert training_text() == make_texts.training_text(make_texts.held_out())
     for index in range(TEXTS_PER_KIND):
         assert text("prose", index) == make_texts.prose(make_texts.PROSE_TOPICS[index])
         assert text("code", index) == make_texts.code(make_texts.CODE_MODULES[index])
+
+
+@pytest.mark.parametrize("kind", LONG_KINDS)
+def test_long_texts_are_different_and_long_enough(kind):
+    tokenizer = smollm().tokenizer
+    found = [long_ids(kind, index, 2048, tokenizer) for index in range(TEXTS_PER_KIND)]
+    assert {len(ids) for ids in found} == {2048}
+    assert len({tuple(ids[:64].tolist()) for ids in found}) == TEXTS_PER_KIND
+    assert torch.equal(long_ids(kind, 3, 64, tokenizer), found[3][:64])
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("said", "arguments"),
+    [
+        ("kind must be one of", ("poems", 0, 64)),
+        ("index must be between 0 and 9, not 10", ("prose", 10, 64)),
+        ("n must be between 1 and 2048, not 4096", ("code", 0, 4096)),
+    ],
+)
+def test_wrong_long_texts_are_named(said, arguments):
+    with pytest.raises(ValueError, match=f"^{said}"):
+        long_ids(*arguments, smollm().tokenizer)
