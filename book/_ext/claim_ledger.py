@@ -43,6 +43,7 @@ from sphinx.util.docutils import SphinxDirective, SphinxRole
 from helpers.page import claims
 
 LEDGER_PAGE = "book/ledger"
+EVIDENCE = "notebooks/evidence/"
 FILTERED = ("note", "verdict", "kind", "chapter")
 
 
@@ -68,13 +69,14 @@ def bound_numbers(notebook: Path) -> dict[str, str]:
 
 def tested_page(env: BuildEnvironment, claim: claims.Claim) -> str:
     """The docname of the chapter, or of its evidence, that shows the claim's card."""
-    pages = [f"notebooks/{claim.chapter:02d}_", f"notebooks/evidence/{claim.chapter:02d}_"]
+    pages = [f"notebooks/{claim.chapter:02d}_", f"{EVIDENCE}{claim.chapter:02d}_"]
     card = f'id=\\"claim-{claim.id}\\"'
     for page in sorted(env.found_docs):
         if page.startswith(tuple(pages)) and card in Path(env.doc2path(page)).read_text("utf8"):
             return page
     raise ExtensionError(
-        f"claim ledger: {claim.id} is called tested, but chapter {claim.chapter} doesn't judge it"
+        f"claim ledger: {claim.id} is called tested, but neither chapter {claim.chapter} "
+        "nor the evidence for it shows its card"
     )
 
 
@@ -255,7 +257,8 @@ class ClaimList(SphinxDirective):
             return [nodes.Text(f"planned for chapter {claim.chapter}")]
         page = tested_page(self.env, claim)
         uri = self.env.app.builder.get_relative_uri(self.env.docname, page) + f"#claim-{claim.id}"
-        text = f"tested in chapter {claim.chapter}"
+        where = "the evidence for chapter" if page.startswith(EVIDENCE) else "chapter"
+        text = f"tested in {where} {claim.chapter}"
         return [nodes.reference("", text, refuri=uri, internal=True)]
 
     def measurement(self, claim: claims.Claim) -> str:

@@ -132,18 +132,19 @@ _judged: dict[str, Printed] = {}
 
 
 def verdicts(chapter: int) -> list[list[str]]:
-    """Rows (claim, verdict, measured, rule) of a chapter, with the numbers that ``judge`` has shown.
+    """Rows (claim, verdict, measured, rule) of the chapter's claims that this session has judged.
 
-    Raises KeyError if some of the chapter's claims have not been judged in this session, ValueError
-    for a chapter without claims.
+    The others are judged in the chapter's other notebook, itself or its evidence. Raises KeyError
+    if none has been judged yet, ValueError for a chapter without claims.
     """
     claims = [claim for claim in ledger().values() if claim.chapter == chapter]
     if not claims:
         raise ValueError(f"chapter must have claims in {LEDGER.name}, but {chapter!r} has none")
-    missing = [claim.id for claim in claims if claim.id not in _judged]
-    if missing:
-        raise KeyError(f"not judged yet: {', '.join(missing)}; run the cells above that judge them")
-    return [[c.id, f"{SYMBOLS[c.verdict]} {c.verdict}", _judged[c.id], _rule(c)] for c in claims]
+    judged = [claim for claim in claims if claim.id in _judged]
+    if not judged:
+        ids = ", ".join(claim.id for claim in claims)
+        raise KeyError(f"none is judged yet: {ids}; run the cells above that judge them")
+    return [[c.id, f"{SYMBOLS[c.verdict]} {c.verdict}", _judged[c.id], _rule(c)] for c in judged]
 
 
 def card(claim: Claim, number: str) -> str:

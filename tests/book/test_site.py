@@ -280,6 +280,23 @@ def test_bound_numbers_are_read_from_outputs(tmp_path: Path) -> None:
     assert ledger_page.bound_numbers(tmp_path / "n.ipynb") == {"S03": "24%"}
 
 
+def test_a_claim_is_tested_where_its_card_is(tmp_path: Path) -> None:
+    """In its chapter or in the evidence for it, whatever other chapters show."""
+    shown = {"notebooks/03_a": [], "notebooks/evidence/03_a": ["S03"], "notebooks/04_b": ["S04"]}
+    for page, ids in shown.items():
+        html = "".join(f'<div class="af-claim" id="claim-{id_}"></div>' for id_ in ids)
+        output = nbformat.v4.new_output("display_data", data={"text/html": html})
+        cell = nbformat.v4.new_code_cell("", outputs=[output])
+        path = tmp_path / f"{page}.ipynb"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), path)
+    env = SimpleNamespace(found_docs=set(shown), doc2path=lambda page: tmp_path / f"{page}.ipynb")
+    claim = SimpleNamespace(id="S03", chapter=3)
+    assert ledger_page.tested_page(env, claim) == "notebooks/evidence/03_a"
+    with pytest.raises(ExtensionError, match="S04 is called tested, but neither chapter 3 nor"):
+        ledger_page.tested_page(env, SimpleNamespace(id="S04", chapter=3))
+
+
 @pytest.mark.parametrize(
     ("rule", "form", "words"),
     [
@@ -337,14 +354,13 @@ def test_the_root_page_moves_its_addresses(tmp_path: Path) -> None:
 
 
 def test_every_chapter_and_module_is_in_the_book() -> None:
-    toc = (ROOT / "_toc.yml").read_text("utf8")
-    chapters = sorted(path.stem for path in (ROOT / "notebooks").glob("*.ipynb"))
-    listed = [
-        Path(c["file"]).stem for part in yaml.safe_load(toc)["parts"] for c in part["chapters"]
-    ]
-    assert [name for name in listed if name in chapters] == chapters, (
-        "_toc.yml lists each notebook of notebooks/, in the order of their numbers"
-    )
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text("utf8"))
+    listed = [Path(page["file"]) for part in toc["parts"] for page in part["chapters"]]
+    for folder in (Path("notebooks"), Path("notebooks/evidence")):
+        names = sorted(path.stem for path in (ROOT / folder).glob("*.ipynb"))
+        assert [page.name for page in listed if page.parent == folder] == names, (
+            f"_toc.yml lists each notebook of {folder}/, in the order of their numbers"
+        )
     modules = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for package in ("helpers", "experiments")

@@ -8,7 +8,7 @@ from collections import Counter
 from functools import cache
 from urllib.parse import urlsplit
 
-from conftest import DOCUMENTS, SITE
+from conftest import CHAPTER, DOCUMENTS, SITE
 from pypdf import PageObject, PdfReader
 from pypdf.generic import DictionaryObject, IndirectObject
 
@@ -152,10 +152,9 @@ def test_nothing_of_the_screen_is_left() -> None:
 
 
 def test_no_source_is_left_where_mathematics_and_numbers_belong() -> None:
-    # How to read and the reference tell of glue; the ledger and the chapters use it.
-    starts = {title: page for (title, page), _ in outline()}
-    chapters = range(starts["1. Measure the spectrum of attention"], starts["The helpers"])
-    for number in chapters:
+    # How to read and the reference tell of glue; chapters, evidence and ledger, between them, use it.
+    starts = dict(zip(DOCUMENTS, (page for (_, page), _ in outline()[1:]), strict=True))
+    for number in range(starts[CHAPTER], starts["book/reference"]):
         found = re.findall(
             r"\{(?:glue|cite|term|prf|ref|numref)[:}]\S*|\$[^$\n]+\$|\\\(|\\begin",
             texts()[number - 1],
