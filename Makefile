@@ -49,7 +49,7 @@ lint: environment
 	$(BIN)/ruff format --check .
 
 lab: environment model
-	$(BIN)/jupyter trust notebooks/*.ipynb book/*.ipynb
+	$(BIN)/jupyter trust notebooks/*.ipynb notebooks/evidence/*.ipynb book/*.ipynb
 	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks
 
 notebooks: environment model

@@ -4,7 +4,7 @@ What would only make noise in a diff is normalised: the random ids of widgets, t
 version, the kernel's machine-dependent metadata.  Running it twice gives the same bytes, as long
 as the cells themselves do.
 
-    python tools/run_notebooks.py                     all chapters, the landing page, the benchmarks
+    python tools/run_notebooks.py                     all chapters, their evidence, the landing page, the benchmarks
     python tools/run_notebooks.py notebooks/01_*.ipynb    only these
 """
 
