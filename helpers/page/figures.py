@@ -56,9 +56,17 @@ def panel(
 
     The axes sit at a fixed place, so that panels align and do not jump between two states.
     """
-    axes = Figure(figsize=size).add_axes((0.18, 0.17, 0.79, 0.73))
+    axes = Figure(figsize=size).add_axes(_inches(size, left=0.61, right=0.1, bottom=0.48, top=0.28))
     axes.set(title=title, xlabel=x_label, ylabel=y_label)
     return axes
+
+
+def _inches(
+    size: tuple[float, float], *, left: float, right: float, bottom: float, top: float
+) -> tuple[float, float, float, float]:
+    """Place of axes with these margins in a figure of ``size``, as matplotlib takes it."""
+    width, height = size
+    return left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height
 
 
 def line(
@@ -97,14 +105,16 @@ def heatmap(
     high: float,
     log: bool = False,
     diverging: bool = False,
+    size: tuple[float, float] = (3.4, 2.8),
 ) -> Axes:
     """Panel with a matrix in true colours, clipped to ``low … high``, and its colour bar."""
-    axes = panel(title, x_label, y_label)
+    axes = panel(title, x_label, y_label, size=size)
     norm = LogNorm(low, high, clip=True) if log else Normalize(low, high, clip=True)
     colours = matplotlib.colormaps["RdBu_r" if diverging else "viridis"].resampled(HEAT_COLOURS)
     image = axes.imshow(matrix.detach().cpu().double().numpy(), norm=norm, cmap=colours)
-    axes.set_position((0.15, 0.17, 0.6, 0.73))
-    bar = axes.figure.colorbar(image, cax=axes.figure.add_axes((0.8, 0.22, 0.035, 0.63)))
+    axes.set_position(_inches(size, left=0.51, right=0.85, bottom=0.48, top=0.28))
+    beside = _inches(size, left=size[0] - 0.68, right=0.56, bottom=0.62, top=0.42)
+    bar = axes.figure.colorbar(image, cax=axes.figure.add_axes(beside))
     bar.outline.set_visible(False)
     if log:
         logarithmic(bar.ax)
