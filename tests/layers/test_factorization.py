@@ -334,7 +334,6 @@ def test_history_steps_and_tolerance_of_a_fit(rank):
     assert second.converged
     ends = second.singular_values[-1].sort(descending=True).values
     torch.testing.assert_close(ends, layer().S.detach())
-    assert 0 < second.seconds < 10
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
@@ -393,5 +392,5 @@ def test_no_decomposition_is_called_and_no_global_randomness(case, rank):
     with NoDecomposition():
         layer = FactorizationLayer(12, 12, rank)
         fit(layer, note_targets(0, 12)[case])
-        descend(layer, note_targets(0, 12)[case], steps=2, scale=True, eliminate=True)
+        descend(layer, note_targets(0, 12)[case], steps=2, scale=True)
     assert torch.equal(torch.get_rng_state(), state)

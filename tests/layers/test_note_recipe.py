@@ -34,20 +34,19 @@ def test_the_notes_recipe_is_what_the_note_writes():
     np.testing.assert_allclose(descend(start, target, steps=40).history, errors, rtol=1e-9)
 
 
-def test_each_option_halves_the_error():
-    one_cycle = {"steps": 200, "scale": True, "learning_rate": 0.1, "one_cycle": True}
-    options = [
-        {"steps": 200},
-        one_cycle,
-        one_cycle | {"eliminate": True},
-        {"steps": 10, "scale": True, "optimizer": "lbfgs", "eliminate": True},
-    ]
+def test_a_cycle_and_a_scale_halve_the_error():
+    options = [{}, {"scale": True, "learning_rate": 0.1, "one_cycle": True}]
     targets = [note_targets(seed, 8)["attention"] for seed in range(3)]
-    slow, *faster = (
-        np.median([descend(FactorizationLayer(8, 8), X, **each).relative_error for X in targets])
+    slow, faster = (
+        np.median(
+            [
+                descend(FactorizationLayer(8, 8), X, steps=200, **each).relative_error
+                for X in targets
+            ]
+        )
         for each in options
     )
-    assert max(faster) < slow / 2
+    assert faster < slow / 2
 
 
 def test_scaling_lifts_the_speed_limit_of_singular_values():
@@ -67,10 +66,7 @@ def test_scaling_lifts_the_speed_limit_of_singular_values():
     [
         {},
         {"scale": True},
-        {"eliminate": True},
-        {"scale": True, "eliminate": True, "one_cycle": True, "learning_rate": 0.1},
-        {"optimizer": "lbfgs"},
-        {"scale": True, "optimizer": "lbfgs"},
+        {"scale": True, "one_cycle": True, "learning_rate": 0.1},
     ],
 )
 @pytest.mark.parametrize("zero", [False, True])

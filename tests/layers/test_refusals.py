@@ -232,10 +232,6 @@ OTHERS = [
         for bad in ("QR", None)
     ),
     *(
-        (lambda optimizer: descend(NoteRecipe(3), THREE, optimizer=optimizer), "optimizer", bad)
-        for bad in ("sgd", None, torch.optim.Adam)
-    ),
-    *(
         (lambda dtype: FactorizationLayer(3, 3, dtype=dtype), "dtype", bad)
         for bad in (torch.half, "float64")
     ),
@@ -276,12 +272,7 @@ def test_arguments_that_do_not_fit(call, name, bad):
     refused(call, name, bad)
 
 
-def test_options_that_exclude_one_another():
-    layer = FactorizationLayer(3, 3, sigma="absolute")
-    with pytest.raises(ValueError, match="^eliminate must be False .*absolute"):
-        descend(layer, THREE, eliminate=True)
-    with pytest.raises(ValueError, match="^one_cycle must be False for lbfgs"):
-        descend(layer, THREE, optimizer="lbfgs", one_cycle=True)
+def test_options_that_there_are_not():
     for call in (lambda **o: fit(FactorizationLayer(3, 3), THREE, **o), landmarks, learned):
         with pytest.raises(TypeError, match="stepz"):
             call(stepz=4)
