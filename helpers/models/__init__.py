@@ -7,7 +7,7 @@ from helpers.models.minilm import (
 )
 from helpers.models.decoder import (
     BYTES, Block, DECODER_FILE, DECODER_SHA256, Decoder, ROTATION_BASE, Transform,
-    bits_per_byte, check_tokens, load_decoder, rotate,
+    bits_per_byte, load_decoder, rotate,
 )
 from helpers.models.smollm import CACHE_VARIABLE, LanguageModel, SMOLLM_SHA256, fetch_smollm, smollm
 from helpers.models.transformer import attention_maps, queries_keys_values, replaced_attention

@@ -141,7 +141,10 @@ class Decoder(nn.Module):
         self, tokens: Tensor, transform: Transform | None = None
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor, Tensor]]]:
         """What the last block puts out; A, queries, keys and values of every layer."""
-        check_tokens(tokens, self.context)
+        check_ids(tokens, "tokens", BYTES, self.context)
+        if tokens.ndim != 2 or tokens.numel() == 0:
+            shape = tuple(tokens.shape)
+            raise ValueError(f"tokens must have shape (batch, n) and not be empty, not {shape}")
         mask = causal_mask(tokens.shape[1], device=tokens.device)
         x, parts = self.embedding(tokens), []
         for layer, block in enumerate(self.blocks):
@@ -191,15 +194,13 @@ def bits_per_byte(
     return loss.item() / math.log(2)
 
 
-def check_tokens(tokens: object, context: int) -> None:
-    if not isinstance(tokens, Tensor) or tokens.dtype != torch.int64:
-        kind = tokens.dtype if isinstance(tokens, Tensor) else type(tokens).__name__
-        raise TypeError(f"tokens must be an int64 tensor, not {kind}")
-    shape = tuple(tokens.shape)
-    if tokens.ndim != 2 or tokens.numel() == 0:
-        raise ValueError(f"tokens must have shape (batch, n) and not be empty, not {shape}")
-    if shape[1] > context:
-        raise ValueError(f"tokens must have at most {context} columns, the context, not {shape[1]}")
-    if is_true(((tokens < 0) | (tokens >= BYTES)).any(), "tokens"):
-        least, most = int(tokens.min()), int(tokens.max())
-        raise ValueError(f"tokens must lie in 0 … {BYTES - 1}, but run {least} … {most}")
+def check_ids(ids: object, name: str, vocabulary: int, most: int | None) -> None:
+    """TypeError unless ``ids`` is an int64 tensor, ValueError for more than ``most`` or an unknown one."""
+    if not isinstance(ids, Tensor) or ids.dtype != torch.int64:
+        kind = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+        raise TypeError(f"{name} must be an int64 tensor, not {kind}")
+    if most is not None and ids.size(-1) > most:
+        raise ValueError(f"{name} must be at most {most} tokens, not {ids.size(-1)}")
+    if is_true(((ids < 0) | (ids >= vocabulary)).any(), name):
+        low, high = int(ids.min()), int(ids.max())
+        raise ValueError(f"{name} must lie in 0 … {vocabulary - 1}, but run {low} … {high}")
