@@ -102,8 +102,6 @@ NUMBERS = [
     (lambda copies: Butterfly(8, copies=copies), "copies", NO_COUNT),
     (lambda seed: Butterfly(8, seed=seed), "seed", NO_SEED),
     (lambda steps: learn_blocks(Butterfly(8), EIGHT, steps=steps), "steps", (*NO_COUNT, None)),
-    (lambda columns: learn_blocks(Butterfly(8), EIGHT, columns=columns), "columns", (*NO_COUNT, 9)),
-    (lambda seed: learn_blocks(Butterfly(8), EIGHT, columns=3, seed=seed), "seed", NO_SEED),
     (
         lambda learning_rate: learn_blocks(Butterfly(8), EIGHT, learning_rate=learning_rate),
         "learning_rate",
@@ -303,8 +301,7 @@ SMALLEST = {
         **{name: with_entry(part, 0) for name, part in PARTS.items()}
     ),
     "Butterfly": lambda: Butterfly(2, copies=1, seed=0),
-    "learn_blocks": lambda: learn_blocks(Butterfly(8), EIGHT, steps=1, columns=1, seed=0),
-    "every column": lambda: learn_blocks(Butterfly(8), EIGHT, steps=1, columns=8),
+    "learn_blocks": lambda: learn_blocks(Butterfly(8), EIGHT, steps=1),
     "UniversalLayer": lambda: UniversalLayer(2, 1, rank=1, taps=1, heads=1, price=0, seed=0),
     "largest sizes": lambda: universal(rank=8, taps=15, heads=6),
     "choose_classes": lambda: chosen(steps=1),
