@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -19,7 +18,6 @@ from helpers.maths.attention import attention
 from helpers.maths.checks import integer, real_number, real_tensor
 from helpers.maths.draws import Seed, gaussian, generator
 from helpers.maths.matrices import bit_reversal
-from helpers.maths.spectrum import unit_scale
 
 Tokens = Float[Tensor, "*batch n width"]
 TINY = 1e-30
@@ -105,12 +103,9 @@ class UniversalLayer(nn.Module):
     """y = Σ_k g_k T_k(x) for tokens x (…, n, width), with gates g_k that are open with probability π_k.
 
     ``classes`` are some of CLASSES. While it is trained, every gate is a coin of probability π_k =
-    sigmoid(logit_k). Nothing needs to be tossed. For one layer :meth:`description_length` sums over
-    all states of the gates. Inside a network :meth:`forward` takes the mean Σπ_kT_k(x) and, with
-    ``noise``, a stream of :func:`helpers.maths.draws.generator`, adds Gaussian noise of the coins' variance Σπ_k(1 − π_k)T_k(x)² (fast dropout, Wang &
-    Manning 2013; Kingma et al. 2015). A gate that stays undecided is noise, and a gate that is open
-    costs ``price`` bits for each free parameter. In evaluation mode gates with π_k > ½ are open and
-    the others closed.
+    sigmoid(logit_k). Nothing needs to be tossed: :meth:`description_length` sums over all states of
+    the gates, and :meth:`forward` takes the mean Σπ_kT_k(x). An open gate costs ``price`` bits for each
+    free parameter. In evaluation mode gates with π_k > ½ are open and the others closed.
 
     ``rank``, ``taps``, ``depthwise`` and ``heads`` are the sizes of the classes. Starts at random from
     ``seed``. Raises ValueError for an unknown class, a negative price, a rank above n, an even number
@@ -175,12 +170,9 @@ class UniversalLayer(nn.Module):
         """Free parameters of each class: what leaves the operator the same isn't counted."""
         return {name: self.members[name].free for name in self.classes}
 
-    def cost(self) -> Float[Tensor, ""]:
-        """Expected price of the open gates in bits."""
-        return self.price * (self.probabilities * self._free).sum()
-
     @property
-    def _free(self) -> Float[Tensor, "classes"]:
+    def free(self) -> Float[Tensor, "classes"]:
+        """The same numbers, in the order of ``classes``."""
         return torch.tensor(list(self.parameters_of.values())).to(self.gate_logits)
 
     def parts(self, x: Tokens) -> Float[Tensor, "classes *batch n width"]:
@@ -188,8 +180,8 @@ class UniversalLayer(nn.Module):
         x = self._matching(x, "x")
         return self.scale * torch.stack([self.members[name](x) for name in self.classes])
 
-    def forward(self, x: Tokens, noise: np.random.Generator | None = None) -> Tokens:
-        """The mean output, with noise of the coins' variance drawn from the stream ``noise``; open gates only in evaluation.
+    def forward(self, x: Tokens) -> Tokens:
+        """The mean output; open gates only in evaluation.
 
         Raises ValueError for another n, width or dtype than the layer's.
         """
@@ -197,13 +189,7 @@ class UniversalLayer(nn.Module):
             x = self._matching(x, "x")
             open_parts = [self.members[name](x) for name in self.chosen]
             return self.scale * sum(open_parts, start=torch.zeros_like(x))
-        p, parts = self.probabilities, self.parts(x)
-        mean = torch.tensordot(p, parts, 1)
-        if noise is None:
-            return mean
-        variance = torch.tensordot(p * (1 - p), parts.square(), 1)
-        draws = gaussian(*mean.shape, seed=noise).to(mean)
-        return mean + draws * (variance + 1e-12).sqrt()
+        return torch.tensordot(self.probabilities, self.parts(x), 1)
 
     def description_length(self, x: Tokens, y: Tokens, share: float = 1.0) -> Float[Tensor, ""]:
         """Expected bits for y given x over the coins: (N/2)·log₂(mean squared residual), plus the gates' price.
@@ -224,7 +210,7 @@ class UniversalLayer(nn.Module):
         size = torch.where(size > 0, size, TINY)
         residuals = flat / size - states @ (self.parts(x).flatten(1) / size)
         bits = flat.numel() * (residuals.square().mean(-1).clamp(min=TINY).log2() / 2 + size.log2())
-        return bits + share * self.price * states @ self._free
+        return bits + share * self.price * states @ self.free
 
     @torch.no_grad()
     def settle(self, x: Tokens, y: Tokens) -> float:
@@ -255,8 +241,6 @@ class Choice:
     """π_k before every step and after the last."""
     saved: float
     """Bits saved against no class at all, price included; 0 if none is open."""
-    relative_error: float
-    """On the data of the fit, with hard gates."""
 
 
 @with_gradients
@@ -299,11 +283,7 @@ def choose_classes(
     path.append(layer.probabilities.detach().clone())
     by_gradient, saved = layer.chosen, layer.settle(inputs, outputs)
     layer.eval()
-    unit = unit_scale(outputs.flatten(), 0)
-    with torch.no_grad():
-        off, size = ((part / unit).norm() for part in (layer(inputs) - outputs, outputs))
-    error = float(torch.where(off == 0, 0, off / size))
-    return Choice(layer.chosen, by_gradient, torch.stack(path), saved, error)
+    return Choice(layer.chosen, by_gradient, torch.stack(path), saved)
 
 
 def _draw(*shape: int, deviation: float, seed: Seed) -> nn.Parameter:
