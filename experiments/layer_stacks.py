@@ -149,9 +149,8 @@ class Stack(nn.Module):
                 WIDTH,
                 classes=classes,
                 seed=generator(seed, f"mixer {layer}"),
-                dtype=torch.float32,
                 **SIZES,
-            )
+            ).float()
             for layer in range(layers)
         )
 

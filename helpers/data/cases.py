@@ -22,8 +22,8 @@ from helpers.maths.matrices import hartley
 NOTE_CASES = ("low rank", "convolution", "attention", "Fourier")
 """What the note says these four matrices stand for."""
 
-RANK = 4
-"""Of the operator that is of low rank, and of the product of queries and keys in attention."""
+WIDTH, RANK = 8, 4
+"""Columns of a sample; and the rank of the operator that is of low rank, and of the product of queries and keys in attention."""
 
 _OPERATOR = "operator of a case"
 
@@ -52,7 +52,7 @@ def note_targets(seed: int, n: int = 32) -> dict[str, Float64[Tensor, "n n"]]:
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs and noisy outputs of an operator. Each sample holds ``width`` columns of length n."""
+    """Inputs and noisy outputs of an operator. Each sample holds WIDTH columns of length n."""
 
     inputs: Float64[Tensor, "samples n width"]
     """X: independent standard normal entries."""
@@ -74,19 +74,17 @@ class Case:
         return replace(self, **first), replace(self, **rest)
 
 
-def low_rank(
-    n: int = 32, samples: int = 32, noise: float = 0.1, seed: int = 0, *, width: int = 8
-) -> Case:
+def low_rank(n: int = 32, samples: int = 32, noise: float = 0.1, seed: int = 0) -> Case:
     """T = AB/√(n·r) with Gaussian A (n×r) and B (r×n), r = RANK.
 
-    Common to all cases: ``samples`` inputs of n tokens and ``width`` columns, and noise of standard
+    Common to all cases: ``samples`` inputs of n tokens and WIDTH columns, and noise of standard
     deviation ``noise`` times the root mean square of the clean outputs. All is drawn from ``seed``.
-    Raises ValueError for n < 4, samples or width < 1, and noise < 0.
+    Raises ValueError for n < 4, samples < 1, and noise < 0.
     """
     n = integer(n, "n", least=4)
     left, right = gaussian(2, n, RANK, seed=seed, stream=_OPERATOR)
     operator = left @ right.mT / math.sqrt(n * RANK)
-    return _fixed(operator, samples, noise, seed, width)
+    return _fixed(operator, samples, noise, seed)
 
 
 def convolution(
@@ -95,7 +93,6 @@ def convolution(
     noise: float = 0.1,
     seed: int = 0,
     *,
-    width: int = 8,
     kernel: Sequence[float] = (0.4, 1.0, 0.4),
     circular: bool = False,
 ) -> Case:
@@ -114,17 +111,15 @@ def convolution(
     else:
         halves = (taps[middle:], taps[middle::-1])  # the first column and the first row
         matrix = scipy.linalg.toeplitz(*(np.pad(half, (0, n - middle - 1)) for half in halves))
-    return _fixed(torch.from_numpy(matrix), samples, noise, seed, width)
+    return _fixed(torch.from_numpy(matrix), samples, noise, seed)
 
 
-def fourier(
-    n: int = 32, samples: int = 32, noise: float = 0.1, seed: int = 0, *, width: int = 8
-) -> Case:
+def fourier(n: int = 32, samples: int = 32, noise: float = 0.1, seed: int = 0) -> Case:
     """T = H, the real Fourier transform of Hartley: H_jk = (cos 2πjk/n + sin 2πjk/n)/√n (Bracewell 1983).
 
     H is symmetric and orthogonal. For the arguments see :func:`low_rank`.
     """
-    return _fixed(hartley(integer(n, "n", least=4)), samples, noise, seed, width)
+    return _fixed(hartley(integer(n, "n", least=4)), samples, noise, seed)
 
 
 def attention(
@@ -133,43 +128,40 @@ def attention(
     noise: float = 0.1,
     seed: int = 0,
     *,
-    width: int = 8,
     sharpness: float = 2.0,
 ) -> Case:
-    """T(X) = softmax(X W Xᵀ), W = W_q W_kᵀ with Gaussian W_q, W_k (width×RANK), scaled to ‖W‖_F = sharpness.
+    """T(X) = softmax(X W Xᵀ), W = W_q W_kᵀ with Gaussian W_q, W_k (WIDTH×RANK), scaled to ‖W‖_F = sharpness.
 
     For i ≠ j the logit x_iᵀ W x_j then has the standard deviation ``sharpness``. The values are the
     tokens themselves, so that Y = T(X) X. Raises as :func:`low_rank`, and for sharpness ≤ 0.
     """
-    n, width = integer(n, "n", least=4), integer(width, "width", least=1)
+    n = integer(n, "n", least=4)
     sharpness = real_number(sharpness, "sharpness", above=0)
-    query, key = gaussian(2, width, RANK, seed=seed, stream=_OPERATOR)
+    query, key = gaussian(2, WIDTH, RANK, seed=seed, stream=_OPERATOR)
     W = query @ key.mT
     W = sharpness * W / torch.linalg.matrix_norm(W)
-    inputs, draws = _draw(n, samples, width, seed)
+    inputs, draws = _draw(n, samples, seed)
     clean = attention_weights(inputs @ W, inputs, scale=1.0) @ inputs
     return Case(inputs, _noisy(clean, draws, noise), None, clean, W)
 
 
-def random_operator(
-    n: int = 32, samples: int = 32, noise: float = 0.1, seed: int = 0, *, width: int = 8
-) -> Case:
+def random_operator(n: int = 32, samples: int = 32, noise: float = 0.1, seed: int = 0) -> Case:
     """T with independent N(0, 1/n) entries: the negative control, without structure. See :func:`low_rank`."""
     n = integer(n, "n", least=4)
     operator = gaussian(n, n, seed=seed, stream=_OPERATOR) / math.sqrt(n)
-    return _fixed(operator, samples, noise, seed, width)
+    return _fixed(operator, samples, noise, seed)
 
 
-def _fixed(operator: Tensor, samples: int, noise: float, seed: int, width: int) -> Case:
-    inputs, draws = _draw(len(operator), samples, width, seed)
+def _fixed(operator: Tensor, samples: int, noise: float, seed: int) -> Case:
+    inputs, draws = _draw(len(operator), samples, seed)
     clean = operator @ inputs
     return Case(inputs, _noisy(clean, draws, noise), operator, clean)
 
 
-def _draw(n: int, samples: int, width: int, seed: int) -> Float64[Tensor, "2 samples n width"]:
+def _draw(n: int, samples: int, seed: int) -> Float64[Tensor, "2 samples n width"]:
     """Inputs and unit noise."""
-    samples, width = integer(samples, "samples", least=1), integer(width, "width", least=1)
-    return gaussian(2, samples, n, width, seed=seed, stream="inputs and noise of a case")
+    samples = integer(samples, "samples", least=1)
+    return gaussian(2, samples, n, WIDTH, seed=seed, stream="inputs and noise of a case")
 
 
 def _noisy(clean: Tensor, draws: Tensor, noise: float) -> Tensor:

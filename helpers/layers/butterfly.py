@@ -42,7 +42,6 @@ class Butterfly(nn.Module):
         real: bool = False,
         copies: int | None = None,
         seed: Seed = 0,
-        dtype: torch.dtype = torch.complex128,
     ) -> None:
         super().__init__()
         self.n = power_of_two(n)
@@ -50,8 +49,6 @@ class Butterfly(nn.Module):
         self.strides = allowed if strides is None else tuple(strides)
         if not self.strides or not set(self.strides) <= set(allowed):
             raise ValueError(f"strides must be taken from {allowed}, not {self.strides}")
-        if dtype not in (torch.complex64, torch.complex128):
-            raise ValueError(f"dtype must be complex64 or complex128, not {dtype}")
         self.real = real
         for name, order in (("input_order", input_order), ("output_order", output_order)):
             order = torch.arange(n) if order is None else torch.as_tensor(order)
@@ -61,7 +58,7 @@ class Butterfly(nn.Module):
         leading = () if copies is None else (integer(copies, "copies", least=1),)
         shape = (*leading, len(self.strides), n // 2, 2, 2)
         draw = torch.view_as_complex(gaussian(*shape, 2, seed=seed, stream="butterfly"))
-        self.blocks = nn.Parameter(torch.linalg.qr(draw).Q.to(dtype))
+        self.blocks = nn.Parameter(torch.linalg.qr(draw).Q)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, width)`` → ``(*copies, n, width)``, real or complex; without copies leading axes of x are kept."""

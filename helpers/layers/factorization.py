@@ -75,6 +75,7 @@ class FactorizationLayer(nn.Module):
     orientations can be reached), "absolute" or "softplus". Starts at random, drawn from ``seed``:
     standard normal for S, and for U and V normal of standard deviation ``start``, by default one over
     the square root of their rows (a QR step moves Q the less, the larger the parameters are).
+    In double precision; ``.float()`` makes it single.
 
     Traceable: works under ``torch.compile`` without graph breaks.
     """
@@ -89,14 +90,11 @@ class FactorizationLayer(nn.Module):
         sigma: str = "free",
         start: float | None = None,
         seed: Seed = 0,
-        dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
         rows, columns = integer(rows, "rows", least=1), integer(columns, "columns", least=1)
         smaller = min(rows, columns)
         self.rank = smaller if rank is None else integer(rank, "rank", least=1, most=smaller)
-        if dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"dtype must be one of (torch.float32, torch.float64), not {dtype!r}")
         self.orthogonal = one_of(orthogonal, "orthogonal", MAPS)
         self.sigma = one_of(sigma, "sigma", SIGMAS)
         start = None if start is None else real_number(start, "start", above=0)
@@ -104,11 +102,11 @@ class FactorizationLayer(nn.Module):
 
         def side(size: int) -> nn.Parameter:
             width = size if orthogonal in SQUARE else self.rank
-            draw = (start or 1 / math.sqrt(size)) * gaussian(size, width, seed=stream)
-            return nn.Parameter(draw.to(dtype))
+            deviation = start or 1 / math.sqrt(size)
+            return nn.Parameter(deviation * gaussian(size, width, seed=stream))
 
         self.left = side(rows)
-        self.middle = nn.Parameter(gaussian(self.rank, seed=stream).to(dtype))
+        self.middle = nn.Parameter(gaussian(self.rank, seed=stream))
         self.right = side(columns)
 
     def forward(self) -> Factors:
@@ -213,8 +211,6 @@ def project(X: Tensor, U: Tensor, V: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def checked_target(layer: FactorizationLayer, target: Tensor) -> Tensor:
     """``target`` on the layer's device, in its precision; float32 is widened, never the other way."""
-    if not isinstance(layer, FactorizationLayer):
-        raise TypeError(f"layer must be a FactorizationLayer, not {type(layer).__name__}")
     real_tensor(target, "target", least_dims=2)
     matching(target, "target", target.dtype, (len(layer.left), len(layer.right)))
     if target.dtype == torch.float64 and layer.middle.dtype == torch.float32:

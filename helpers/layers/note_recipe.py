@@ -27,12 +27,10 @@ class NoteRecipe(FactorizationLayer):
     go to :class:`FactorizationLayer` and may put one thing right at a time.
     """
 
-    def __init__(
-        self, rows: int, columns: int | None = None, rank: int | None = None, **options: object
-    ):
+    def __init__(self, rows: int, columns: int | None = None, **options: object) -> None:
         columns = rows if columns is None else columns
         options = {"orthogonal": "qr", "sigma": "softplus", "start": 1.0} | options
-        super().__init__(rows, columns, rank, **options)
+        super().__init__(rows, columns, **options)
 
 
 @with_gradients

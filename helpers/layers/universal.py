@@ -125,7 +125,6 @@ class UniversalLayer(nn.Module):
         heads: int = 1,
         price: float = FLOAT_BITS,
         seed: Seed = 0,
-        dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
         n, width = integer(n, "n", least=2), integer(width, "width", least=1)
@@ -137,8 +136,6 @@ class UniversalLayer(nn.Module):
             raise ValueError(f"heads must divide width = {width}, not {heads}")
         if isinstance(classes, str) or not classes or not set(classes) <= set(CLASSES):
             raise ValueError(f"classes must be some of {CLASSES}, not {classes!r}")
-        if dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"dtype must be one of (torch.float32, torch.float64), not {dtype!r}")
         self.price = real_number(price, "price", least=0)
         stream = generator(seed, "universal layer")
         make = {
@@ -153,7 +150,6 @@ class UniversalLayer(nn.Module):
         self.gate_logits = nn.Parameter(torch.zeros(len(self.classes), dtype=torch.float64))
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
         self.size = (n, width)
-        self.to(dtype)  # drawn in float64 always, so that both precisions start alike
 
     @property
     def probabilities(self) -> Float[Tensor, "classes"]:

@@ -167,22 +167,16 @@ def rotate(rows: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
     return torch.cat((first * cos - second * sin, first * sin + second * cos), -1)
 
 
-def load_decoder(
-    path: Path | str = DECODER_FILE,
-    sha256: str = DECODER_SHA256,
-    *,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float64,
-) -> Decoder:
-    """The trained decoder (seed 0 of ``experiments.decoder_seeds``), in evaluation mode.
+def load_decoder(path: Path | str = DECODER_FILE) -> Decoder:
+    """The trained decoder (seed 0 of ``experiments.decoder_seeds``), in float64 and evaluation mode.
 
     Raises :class:`helpers.models.files.ModelFileError` when the file is missing or its SHA-256 is not
-    ``sha256``; nothing is read from a file that fails.
+    DECODER_SHA256; nothing is read from a file that fails.
     """
-    weights = safetensors.torch.load(read_verified(path, sha256))
+    weights = safetensors.torch.load(read_verified(path, DECODER_SHA256))
     decoder = Decoder(seed=0)
     decoder.load_state_dict(weights)
-    return decoder.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    return decoder.double().eval().requires_grad_(False)
 
 
 def bits_per_byte(

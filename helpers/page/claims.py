@@ -65,13 +65,13 @@ class Claim:
 
 @functools.cache
 def ledger(path: Path = LEDGER) -> dict[str, Claim]:
-    """All claims by id, in the file's order. Raises ValueError for a malformed file or entry."""
-    try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
-        raise ValueError(
-            f"{path.name} must be YAML; quote a text with ': ' in it. {error}"
-        ) from error
+    """All claims by id, in the file's order.
+
+    Raises yaml.YAMLError for what is no YAML (quote a text with ': ' in it), ValueError for a
+    malformed entry.
+    """
+    with path.open(encoding="utf-8") as file:
+        entries = yaml.safe_load(file)
     schema = json.loads(LEDGER.with_suffix(".schema.json").read_text(encoding="utf-8"))
     for error in jsonschema.Draft202012Validator(schema).iter_errors(entries):
         place = ", ".join(str(part) for part in error.absolute_path)

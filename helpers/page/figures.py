@@ -222,13 +222,7 @@ def _heat_data(image: AxesImage) -> dict[str, object]:
     }
 
 
-def show_table(
-    header: Sequence[str],
-    rows: Sequence[Sequence[object]],
-    caption: str,
-    *,
-    row_headers: bool = True,
-) -> None:
+def show_table(header: Sequence[str], rows: Sequence[Sequence[object]], caption: str) -> None:
     """Display a table; the first cell of a row is its header.
 
     Numbers come formatted; the hyphen before one becomes a minus sign. A cell made with
@@ -236,8 +230,7 @@ def show_table(
     """
     head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
     body = "".join(
-        f"<tr>{''.join(_cell(cell, i == 0 and row_headers) for i, cell in enumerate(row))}</tr>"
-        for row in rows
+        f"<tr>{''.join(_cell(cell, i == 0) for i, cell in enumerate(row))}</tr>" for row in rows
     )
     display(
         HTML(

