@@ -26,6 +26,8 @@ from helpers.maths.spectrum import truncate, unit_scale
 RIDGE = 1e-8
 """Of the mean squared weight: what keeps the least-squares values finite."""
 HEAD = (-2, -1)  # the axes of one head
+BATCH = 512
+"""Queries that a step of learning sees."""
 CUTOFF = torch.finfo(torch.float32).eps
 """Machine epsilon of single precision. Times the larger side of a matrix and its σ₁ it is the default rank
 tolerance of ``torch.linalg.lstsq``."""
@@ -52,17 +54,10 @@ class Landmarks:
     def attend(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m w"]:
         """The outputs for ``queries``, in time and memory proportional to m·e.
 
-        Raises ValueError for another width or dtype than the keys' and heads that don't broadcast with theirs.
+        Heads broadcast with those of the keys. Raises ValueError for another width or dtype than theirs.
         """
-        *heads, m, _ = real_tensor(queries, "queries", least_dims=2).shape
-        own, d = self.keys.shape[:-2], self.keys.shape[-1]
-        pairs = zip(reversed(heads), reversed(own), strict=False)
-        broadcast = all(a == b or 1 in (a, b) for a, b in pairs)
-        right = (*(heads if broadcast else own), m, d)
-        matching(queries, "queries", self.keys.dtype, right)
-        return self.at(queries)
-
-    def at(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m w"]:
+        real_tensor(queries, "queries", least_dims=2)
+        matching(queries, "queries", self.keys.dtype, (*queries.shape[:-1], self.keys.shape[-1]))
         return self.weights(queries) @ self.values
 
     def weights(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m e"]:
@@ -149,8 +144,7 @@ def compress(
     some). The result has ``attend(queries)``, ``parameters`` and ``name``.
 
     Raises ValueError for an unknown method, a rank outside 1 … n, different widths, batches or dtypes,
-    a zero or non-finite row of queries or keys and non-finite values; TypeError for tensors that are
-    not real floating point.
+    and non-finite entries; TypeError for tensors that are not real floating point.
     """
     one_of(method, "method", METHODS)
     for name, tensor in (("keys", keys), ("queries", queries), ("values", values)):
@@ -158,9 +152,6 @@ def compress(
     *heads, n, d = keys.shape
     matching(queries, "queries", keys.dtype, (*heads, queries.shape[-2], d))
     matching(values, "values", keys.dtype, (*heads, n, values.shape[-1]))
-    for name, tensor in (("queries", queries), ("keys", keys)):
-        if zero := int((tensor == 0).all(-1).sum()):
-            raise ValueError(f"{name} must have no zero row, but {zero} are zero")
     rank = integer(rank, "rank", least=1, most=n)
     seed = integer(seed, "seed", least=0)
     scale = 1 / math.sqrt(d) if scale is None else real_number(scale, "scale", above=0)
@@ -271,17 +262,15 @@ def fitted_values(problem: Problem) -> Landmarks:
 
 
 @with_gradients
-def learned(
-    problem: Problem, *, steps: int = 300, batch: int = 512, learning_rate: float = 0.1
-) -> Landmarks:
+def learned(problem: Problem, *, steps: int = 300, learning_rate: float = 0.1) -> Landmarks:
     """K̂, V̂ and b by gradient descent on the outputs for the given queries, then V̂ by least squares.
 
     Starts head by head from k-means or from the heavy keys, both with fitted values, whichever is
     better, and keeps the start where the fit doesn't improve on it. Adam with a one-cycle schedule on
-    the mean squared error relative to each head's output; every step sees ``batch`` queries, drawn
+    the mean squared error relative to each head's output; every step sees BATCH queries, drawn
     from the seed. Keys and values are learned in units of their own root mean square.
     """
-    steps, batch = integer(steps, "steps", least=1), integer(batch, "batch", least=1)
+    steps = integer(steps, "steps", least=1)
     learning_rate = real_number(learning_rate, "learning_rate", above=0)
     unit = unit_scale(problem.values)
     # Copies of the caller's tensors, which may come with gradients or out of inference mode.
@@ -302,8 +291,8 @@ def learned(
     m, stream = problem.queries.shape[-2], generator(problem.seed, "batches of queries")
 
     def loss(step: int) -> Tensor:
-        rows = integers(m, min(batch, m), seed=stream).to(unit.device)
-        answers = present().at(problem.queries[..., rows, :])
+        rows = integers(m, min(BATCH, m), seed=stream).to(unit.device)
+        answers = present().attend(problem.queries[..., rows, :])
         errors = answers - problem.outputs[..., rows, :]
         return (errors.square().mean(HEAD) / size).sum()
 
@@ -386,7 +375,7 @@ def _note_factors(problem: Problem) -> tuple[Tensor, Tensor]:
 def _better(problem: Problem, first: Landmarks, second: Landmarks) -> Landmarks:
     """Head by head, the landmarks with the smaller error on the given queries; the first where the second fail."""
     first_error, second_error = (
-        (answer.at(problem.queries) - problem.outputs).square().sum(HEAD)
+        (answer.attend(problem.queries) - problem.outputs).square().sum(HEAD)
         for answer in (first, second)
     )
     chosen = ~(second_error <= first_error)[..., None]
