@@ -14,10 +14,7 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from helpers.maths.attention import attention_weights
-from helpers.maths.checks import integer, real_number
-from helpers.maths.draws import gaussian
-from helpers.maths.matrices import hartley
+from helpers.maths import attention_weights, gaussian, hartley, integer, real_number
 
 NOTE_CASES = ("low rank", "convolution", "attention", "Fourier")
 """What the note says these four matrices stand for."""

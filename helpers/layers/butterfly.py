@@ -9,10 +9,7 @@ from jaxtyping import Complex, Complex128, Float64, Int64
 from torch import Tensor, nn
 
 from helpers.layers.fitting import matching, one_cycle, with_gradients
-from helpers.maths.checks import integer, real_number
-from helpers.maths.draws import Seed, gaussian
-from helpers.maths.matrices import power_of_two
-from helpers.maths.spectrum import unit_scale
+from helpers.maths import Seed, gaussian, integer, power_of_two, real_number, unit_scale
 
 Blocks = Complex[Tensor, "*copies levels pairs 2 2"]
 

@@ -7,8 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
-from helpers.maths.checks import own_precision
-from helpers.maths.spectrum import unit_scale
+from helpers.maths import own_precision, unit_scale
 
 
 def one_cycle(

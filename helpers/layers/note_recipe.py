@@ -16,8 +16,7 @@ from helpers.layers.factorization import (
     fit_result,
 )
 from helpers.layers.fitting import update, with_gradients
-from helpers.maths.checks import integer, real_number
-from helpers.maths.spectrum import frobenius_norm
+from helpers.maths import frobenius_norm, integer, real_number
 
 
 class NoteRecipe(FactorizationLayer):

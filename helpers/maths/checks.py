@@ -82,11 +82,8 @@ def real_number(
     number = float(value)
     if not (isfinite(number) and above < number and least <= number <= most):
         bounds = (("above", above), ("at least", least), ("at most", most))
-        allowed = [
-            "finite",
-            *(f"{word} {bound:g}" for word, bound in bounds if abs(bound) < inf),
-        ]
-        raise ValueError(f"{name} must be {' and '.join(allowed)}, not {number:g}")
+        limits = [f" and {word} {bound:g}" for word, bound in bounds if abs(bound) < inf]
+        raise ValueError(f"{name} must be finite{''.join(limits)}, not {number:g}")
     return number
 
 
