@@ -15,7 +15,7 @@ from torch.nn.utils.parametrizations import orthogonal
 from experiments.store import Experiment
 from helpers.data import NOTE_CASES, note_targets
 from helpers.layers import FactorizationLayer, Factors, Fit, NoteRecipe, descend, fit
-from helpers.layers.factorization import fit_result, project
+from helpers.layers.factorization import fit_of, project
 from helpers.layers.note_recipe import spectral_norm
 from helpers.maths import frobenius_norm
 
@@ -104,7 +104,7 @@ def descend_eliminated(
         optimizer.step(loss)
         if schedule:
             schedule.step()
-    return fit_result([*records, record()], False)
+    return fit_of([*records, record()], False)
 
 
 def eliminated_row(orthogonal: str, *, lbfgs: bool = False, steps: int = 800) -> Row:

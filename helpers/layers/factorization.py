@@ -13,10 +13,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from helpers.layers.fitting import matching
+from helpers.maths import MAPS, SQUARE, Seed, frobenius_norm, gaussian, generator, signed_qr
 from helpers.maths.checks import integer, one_of, own_precision, real_number, real_tensor
-from helpers.maths.draws import Seed, gaussian, generator
-from helpers.maths.orthogonal import MAPS, SQUARE, signed_qr
-from helpers.maths.spectrum import frobenius_norm
 
 SIGMAS = ("free", "absolute", "softplus")
 LEAST_DAMPING = 0.01
@@ -97,7 +95,6 @@ class FactorizationLayer(nn.Module):
         self.rank = smaller if rank is None else integer(rank, "rank", least=1, most=smaller)
         self.orthogonal = one_of(orthogonal, "orthogonal", MAPS)
         self.sigma = one_of(sigma, "sigma", SIGMAS)
-        start = None if start is None else real_number(start, "start", above=0)
         stream = generator(seed, "factorization layer")
 
         def side(size: int) -> nn.Parameter:
@@ -122,6 +119,10 @@ class FactorizationLayer(nn.Module):
         """U and V without the signs of S."""
         orthonormal = MAPS[self.orthogonal]
         return orthonormal(self.left)[:, : self.rank], orthonormal(self.right)[:, : self.rank]
+
+    def extra_repr(self) -> str:
+        rows, columns = self.left.shape[0], self.right.shape[0]
+        return f"{rows}, {columns}, rank={self.rank}, orthogonal={self.orthogonal!r}, sigma={self.sigma!r}"
 
 
 @own_precision
@@ -169,7 +170,7 @@ def fit(
         layer.left.copy_(U[:, order])
         layer.right.copy_(V[:, order])
         layer.middle.copy_(size * diagonal[order])
-    return fit_result(records, converged)
+    return fit_of(records, converged)
 
 
 def gauss_newton_step(
@@ -220,7 +221,7 @@ def checked_target(layer: FactorizationLayer, target: Tensor) -> Tensor:
     return target.detach().to(layer.middle)
 
 
-def fit_result(records: list[tuple[Tensor, Tensor]], converged: bool) -> Fit:
+def fit_of(records: list[tuple[Tensor, Tensor]], converged: bool) -> Fit:
     """From (relative error, S) before the first step and after each one. Raises DivergenceError."""
     history, singular_values = (torch.stack(column) for column in zip(*records, strict=True))
     first, last = float(history[0]), float(history[-1])

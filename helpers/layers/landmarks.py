@@ -17,10 +17,8 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from helpers.layers.fitting import matching, one_cycle, rms, with_gradients
-from helpers.maths.attention import attention_weights
+from helpers.maths import attention_weights, gaussian, generator, integers, signed_qr
 from helpers.maths.checks import integer, one_of, own_precision, real_number, real_tensor
-from helpers.maths.draws import gaussian, generator, integers
-from helpers.maths.orthogonal import signed_qr
 from helpers.maths.spectrum import truncate, unit_scale
 
 RIDGE = 1e-8
@@ -37,7 +35,6 @@ tolerance of ``torch.linalg.lstsq``."""
 class Landmarks:
     """softmax(s·qK̂ᵀ + b)V̂, or exp(s·qK̂ᵀ + b)V̂ if not ``normalised``. Serves any queries."""
 
-    name: str
     keys: Float[Tensor, "*batch e d"]
     values: Float[Tensor, "*batch e w"]
     bias: Float[Tensor, "*batch e"]
@@ -70,7 +67,6 @@ class Landmarks:
 class Seen:
     """Outputs for the queries that a method was given; it can't serve others."""
 
-    name: str
     queries: Float[Tensor, "*batch m d"]
     outputs: Float[Tensor, "*batch m w"]
     parameters: int
@@ -79,7 +75,7 @@ class Seen:
     def attend(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m w"]:
         """The stored outputs. Raises ValueError for any other queries than those it was given."""
         if queries.shape != self.queries.shape or not torch.equal(queries, self.queries):
-            raise ValueError(f"queries must be those that {self.name!r} was given")
+            raise ValueError("queries must be those that the method was given")
         return self.outputs
 
 
@@ -90,7 +86,6 @@ Compression = Landmarks | Seen
 class Problem:
     """What a method gets: checked tensors, and what follows from them."""
 
-    method: str
     queries: Float[Tensor, "*batch m d"]
     keys: Float[Tensor, "*batch n d"]
     values: Float[Tensor, "*batch n w"]
@@ -117,10 +112,10 @@ class Problem:
         self, keys: Tensor, values: Tensor, bias: Tensor | None = None, normalised: bool = True
     ) -> Landmarks:
         bias = torch.zeros_like(keys[..., 0]) if bias is None else bias
-        return Landmarks(self.method, keys, values, bias, self.scale, normalised)
+        return Landmarks(keys, values, bias, self.scale, normalised)
 
     def seen(self, outputs: Tensor, parameters: int) -> Seen:
-        return Seen(self.method, self.queries, outputs, parameters)
+        return Seen(self.queries, outputs, parameters)
 
 
 @own_precision
@@ -141,7 +136,7 @@ def compress(
     ``method`` is a key of METHODS. ``queries`` are examples of those that will come: some methods
     are fitted to them, the oracles of ORACLES serve no others, and the rest ignores them. Leading
     axes are heads, treated alike and independently. ``options`` go to the method ("learned" has
-    some). The result has ``attend(queries)``, ``parameters`` and ``name``.
+    some). The result has ``attend(queries)`` and ``parameters``.
 
     Raises ValueError for an unknown method, a rank outside 1 … n, different widths, batches or dtypes,
     and non-finite entries; TypeError for tensors that are not real floating point.
@@ -155,7 +150,7 @@ def compress(
     rank = integer(rank, "rank", least=1, most=n)
     seed = integer(seed, "seed", least=0)
     scale = 1 / math.sqrt(d) if scale is None else real_number(scale, "scale", above=0)
-    problem = Problem(method, queries, keys, values, rank, seed, scale, progress)
+    problem = Problem(queries, keys, values, rank, seed, scale, progress)
     return METHODS[method](problem, **options)
 
 
@@ -168,9 +163,8 @@ def constant(problem: Problem) -> Landmarks:
 def heavy_keys(problem: Problem) -> Landmarks:
     """The e keys with the largest total weight over the given queries, and their values."""
     chosen = problem.weights.sum(-2).topk(problem.rank).indices[..., None]
-    return problem.landmarks(
-        *(x.take_along_dim(chosen, -2) for x in (problem.keys, problem.values))
-    )
+    keys, values = (x.take_along_dim(chosen, -2) for x in (problem.keys, problem.values))
+    return problem.landmarks(keys, values)
 
 
 def segment_means(problem: Problem) -> Landmarks:

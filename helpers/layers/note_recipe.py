@@ -1,20 +1,13 @@
 """The factorization note's recipe, and first-order training that puts one thing right at a time."""
 
 from collections.abc import Callable
-from copy import deepcopy
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from helpers.layers.factorization import (
-    FactorizationLayer,
-    Factors,
-    Fit,
-    checked_target,
-    fit_result,
-)
+from helpers.layers.factorization import FactorizationLayer, Factors, Fit, checked_target, fit_of
 from helpers.layers.fitting import update, with_gradients
 from helpers.maths import frobenius_norm, integer, real_number
 
@@ -50,7 +43,7 @@ def descend(
     X/‖X‖₂ and the sum of squares, where the note takes X itself and the mean. ``watch`` is called with
     the factors before every step.
 
-    Raises as :func:`helpers.layers.factorization.fit`; after any error the layer is as it was before.
+    Raises as :func:`helpers.layers.factorization.fit`.
     """
     target = checked_target(layer, target)
     steps = integer(steps, "steps", least=1)
@@ -58,7 +51,6 @@ def descend(
     norm = frobenius_norm(target)
     norm = torch.where(norm > 0, norm, 1)
     size = spectral_norm(target) if scale and target.any() else torch.ones_like(norm)
-    untrained, layer = layer, deepcopy(layer)
     optimizer = torch.optim.Adam(layer.parameters(), learning_rate)
     cycle = torch.optim.lr_scheduler.OneCycleLR
     schedule = cycle(optimizer, learning_rate, total_steps=steps) if one_cycle else None
@@ -78,9 +70,7 @@ def descend(
             _rescale(layer, size)
         final = layer()
     records.append((frobenius_norm(target - final.matrix()) / norm, final.S.clone()))
-    result = fit_result(records, False)
-    untrained.load_state_dict(layer.state_dict())
-    return result
+    return fit_of(records, False)
 
 
 def _rescale(layer: FactorizationLayer, factor: Tensor) -> None:

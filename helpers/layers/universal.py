@@ -14,10 +14,8 @@ from torch import Tensor, nn
 
 from helpers.layers.butterfly import Butterfly
 from helpers.layers.fitting import matching, one_cycle, rms, with_gradients
-from helpers.maths.attention import attention
+from helpers.maths import Seed, attention, bit_reversal, gaussian, generator
 from helpers.maths.checks import integer, real_number, real_tensor
-from helpers.maths.draws import Seed, gaussian, generator
-from helpers.maths.matrices import bit_reversal
 
 Tokens = Float[Tensor, "*batch n width"]
 TINY = 1e-30
@@ -90,9 +88,7 @@ class RealButterfly(Butterfly):
         self.free = 2 * n * (len(self.strides) + 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(…, n, width)`` → the same shape; more than one sample at once goes through the matrix."""
-        if x.ndim == 2:
-            return super().forward(x)
+        """``(…, n, width)`` → the same shape, through the matrix."""
         return super().forward(self._identity(x.dtype)) @ x
 
 

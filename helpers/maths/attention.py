@@ -55,9 +55,6 @@ def attention(
 ) -> Float[Tensor, "*batch m w"]:
     """A·values with A from :func:`attention_weights`; each output row is a mean of values."""
     real_tensor(values, "values", least_dims=2)
-    if values.shape[-2] != keys.shape[-2]:
-        shapes = f"values are {tuple(values.shape)} and keys are {tuple(keys.shape)}"
-        raise ValueError(f"values must have one row per key, but {shapes}")
     return attention_weights(queries, keys, mask=mask, scale=scale) @ values
 
 

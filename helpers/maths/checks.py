@@ -24,17 +24,13 @@ def real_tensor(value: object, name: str, *, least_dims: int = 1) -> Tensor:
         raise TypeError(f"{name} must have dtype float32 or float64, not {value.dtype}")
     shape = tuple(value.shape)
     if value.ndim < least_dims:
-        raise ValueError(
-            f"{name} must have at least {least_dims} dimensions, but its shape is {shape}"
-        )
+        raise ValueError(f"{name} must have {least_dims} dimensions or more, not the shape {shape}")
     if value.numel() == 0:
         raise ValueError(f"{name} must not be empty, but its shape is {shape}")
     # One pass that needs no memory; a NaN or an infinity always shows in the extremes.
     if not is_true(torch.stack(torch.aminmax(value.detach())).isfinite().all(), name):
         bad = int((~torch.isfinite(value)).sum())
-        raise ValueError(
-            f"{name} must be finite, but {bad} of its {value.numel()} entries are NaN or infinite"
-        )
+        raise ValueError(f"{name} must be finite, but {bad} of its {value.numel()} entries are not")
     return value
 
 

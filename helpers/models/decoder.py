@@ -18,9 +18,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from helpers.maths.attention import attention_weights, causal_mask
+from helpers.maths import Seed, attention_weights, causal_mask, gaussian, generator
 from helpers.maths.checks import integer, is_true, own_precision
-from helpers.maths.draws import Seed, gaussian, generator
 from helpers.models.files import read_verified
 
 DECODER_FILE = Path(__file__).parents[1] / "data" / "decoder.safetensors"
@@ -81,10 +80,8 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         width, heads = integer(width, "width", least=1), integer(heads, "heads", least=1)
-        layers, self.context = (
-            integer(layers, "layers", least=1),
-            integer(context, "context", least=1),
-        )
+        layers = integer(layers, "layers", least=1)
+        self.context = integer(context, "context", least=1)
         if width % (2 * heads):
             raise ValueError(f"width must be a multiple of 2·heads = {2 * heads}, not {width}")
         # "meta" tensors hold no numbers, so building the modules draws nothing from global state.

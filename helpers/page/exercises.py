@@ -96,9 +96,8 @@ def _difference(got: object, expected: object, tolerance: float) -> str | None:
         tensor = torch.as_tensor(got, dtype=dtype).detach().to("cpu").to_dense()
         shape = tuple(tensor.shape)
     except Exception:  # a text, a tensor without values, whatever can't be compared
-        return (
-            f"the function returned a {type(got).__name__}, which is no number or tensor of numbers"
-        )
+        kind = type(got).__name__
+        return f"the function returned a {kind}, which is no number or tensor of numbers"
     expected = torch.as_tensor(expected, dtype=dtype).detach()
     if shape != expected.shape:
         return f"the shape is {shape}, expected {tuple(expected.shape)}"

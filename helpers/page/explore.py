@@ -45,14 +45,12 @@ def explore(
     underscores. A slider starts at its value in ``opens_at``, or at its first one. Sliders and pictures are
     linked in the browser, so the same cell is live in JupyterLab and in the built page.
 
-    Raises TypeError for a caption that is no text and a parameter that is no list; ValueError for no
-    parameter, a parameter without values or with a repeated value, a place to open at that is no
-    value, and more than 100 states. What goes wrong with ``draw`` gets a note that says at which state.
+    Raises TypeError for a caption that is no text and a parameter that is no list; ValueError for a
+    parameter without values or with a repeated value, a place to open at that is no value, and more
+    than 100 states. What goes wrong with ``draw`` gets a note that says at which state.
     """
     if not isinstance(caption, str):
         raise TypeError(f"caption must be text, not {caption!r}; values are given by name")
-    if not parameters:
-        raise ValueError("parameters must name at least one parameter and its values")
     for name, values in parameters.items():
         if isinstance(values, str) or not isinstance(values, Sequence):
             raise TypeError(f"{name} must be a list of values, not {values!r}")
@@ -60,14 +58,10 @@ def explore(
         if not labels or len(set(labels)) < len(labels):
             raise ValueError(f"{name} must have at least one value and none twice, not {labels}")
         if name in opens_at and opens_at[name] not in values:
-            raise ValueError(
-                f"opens_at must be one of the values of {name}, not {opens_at[name]!r}"
-            )
+            raise ValueError(f"opens_at must be a value of {name}, not {opens_at[name]!r}")
     states = math.prod(len(values) for values in parameters.values())
     if states > MOST_STATES:
-        raise ValueError(
-            f"parameters give {states} states, but a page carries {MOST_STATES} at most"
-        )
+        raise ValueError(f"parameters give {states} states; a page carries {MOST_STATES} at most")
 
     places = {n: list(v).index(opens_at.get(n, v[0])) for n, v in parameters.items()}
     sliders = {

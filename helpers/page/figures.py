@@ -123,11 +123,9 @@ def name_tokens(axes: Axes, tokens: Sequence[str]) -> Axes:
 def figure_html(panels: Axes | Sequence[Axes], alt: str, caption: str = "") -> str:
     """``<figure>`` with the panels as inline SVG, the text alternative ``alt`` and a caption.
 
-    Raises ValueError for an empty ``alt`` or no panel.
+    Raises ValueError for an empty ``alt``.
     """
     panels = list(panels) if isinstance(panels, Sequence | np.ndarray) else [panels]
-    if not panels or not all(isinstance(axes, Axes) for axes in panels):
-        raise ValueError(f"panels must be one matplotlib Axes or several, not {panels!r}")
     if not isinstance(alt, str) or not alt.strip():
         raise ValueError("alt must describe what the figure shows, but it is empty")
     # The alternative text salts the element ids: two states on one page never share one.

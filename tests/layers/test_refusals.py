@@ -71,7 +71,6 @@ NUMBERS = [
     (lambda rows: FactorizationLayer(rows, 3), "rows", (*NO_COUNT, None)),
     (lambda columns: FactorizationLayer(3, columns), "columns", (*NO_COUNT, None)),
     (lambda rank: FactorizationLayer(5, 3, rank), "rank", (*NO_COUNT, 4)),
-    (lambda start: FactorizationLayer(3, 3, start=start), "start", NO_RATE[:-1]),
     (lambda seed: FactorizationLayer(3, 3, seed=seed), "seed", NO_SEED),
     (lambda rows: NoteRecipe(rows), "rows", (*NO_COUNT, None)),
     (lambda rank: NoteRecipe(5, 3, rank=rank), "rank", (*NO_COUNT, 4)),

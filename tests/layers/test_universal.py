@@ -291,7 +291,7 @@ def test_the_unit_of_the_outputs_does_not_matter(dtype, scales):
     def chosen(unit):
         layer = UniversalLayer(8, 8, seed=200).to(dtype)
         choice = choose_classes(layer, inputs, unit * outputs, steps=60)
-        return choice, float((layer(inputs) / unit - outputs).norm() / outputs.norm())
+        return choice, float((layer(inputs) / unit - outputs).detach().norm() / outputs.norm())
 
     first, first_error = chosen(1.0)
     assert first.chosen == ("convolution",)

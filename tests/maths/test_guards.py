@@ -144,9 +144,6 @@ CALLS = [
     (r"n must be", causal_mask, [0, -2, 2.5, None, True]),
     (r"n must be", hartley, [0, -1, 4.0, None]),
     (r"n must be", bit_reversal, [0, 1, 3, 12, -8, 8.0, "8", None, True]),
-    (r"n must be", lambda bad: random_attention(bad, 2), [0, None]),
-    (r"d must be", lambda bad: random_attention(4, bad), [0, 1.5]),
-    (r"samples must be", lambda bad: random_attention(4, 2, samples=bad), [0]),
     (r"temperature must be", lambda bad: random_attention(4, 2, temperature=bad), [0, None]),
     (r"seed must be", lambda bad: shuffle_within_rows(GOOD, seed=bad), [-1]),
     (r"basis must have orthonormal", sinusoid_overlap, [2 * GOOD, torch.ones(4, 2)]),
@@ -155,7 +152,6 @@ CALLS = [
         lambda bad: attention_weights(GOOD, bad),
         [GOOD[:, :2]],
     ),
-    (r"values must have one row per key", lambda bad: attention(GOOD, GOOD, bad), [GOOD[:2]]),
     (
         r"queries and keys give logits beyond",
         lambda bad: attention_weights(bad, bad),
