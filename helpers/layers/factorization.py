@@ -226,7 +226,5 @@ def fit_of(records: list[tuple[Tensor, Tensor]], converged: bool) -> Fit:
     history, singular_values = (torch.stack(column) for column in zip(*records, strict=True))
     first, last = float(history[0]), float(history[-1])
     if not math.isfinite(last) or last > 10 * max(1, first):
-        raise DivergenceError(
-            f"training diverged: the relative error went from {first:.3g} to {last:.3g}"
-        )
+        raise DivergenceError(f"training diverged: the error went from {first:.3g} to {last:.3g}")
     return Fit(last, history, singular_values, converged)

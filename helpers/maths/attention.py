@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from helpers.maths.checks import integer, own_precision, real_number, real_tensor
+from helpers.maths.checks import own_precision, real_number, real_tensor
 
 
 @own_precision
@@ -60,7 +60,6 @@ def attention(
 
 def causal_mask(n: int, *, device: torch.device | str | None = None) -> Bool[Tensor, "n n"]:
     """Lower-triangular mask: token i may attend to tokens j ≤ i. True means "may attend"."""
-    n = integer(n, "n", least=1)
     return torch.ones(n, n, dtype=torch.bool, device=device).tril()
 
 

@@ -47,10 +47,8 @@ def is_true(condition: Tensor, name: str) -> bool:
     try:
         return bool(condition)
     except RuntimeError as error:
-        raise TypeError(
-            f"{name} must hold numbers that can be read: no meta tensor, and a batch along leading "
-            "dimensions instead of torch.vmap"
-        ) from error
+        said = "no meta tensor, and a batch along leading dimensions instead of torch.vmap"
+        raise TypeError(f"{name} must hold numbers that can be read: {said}") from error
 
 
 def integer(value: object, name: str, *, least: int, most: int | None = None) -> int:
@@ -101,11 +99,8 @@ def unicode_text(value: object, name: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        place = error.start
-        raise ValueError(
-            f"{name} must be Unicode text, but its character {place}, {value[place]!r}, is a lone "
-            "surrogate, which UTF-8 cannot encode"
-        ) from error
+        said = f"its character {error.start}, {value[error.start]!r}, is a lone surrogate"
+        raise ValueError(f"{name} must be Unicode text, but {said}") from error
     return value
 
 

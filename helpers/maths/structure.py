@@ -308,10 +308,7 @@ def input_dependence(
         raise ValueError(f"inputs and outputs must both be (samples, n, width), not {shapes}")
     samples, n, width = inputs.shape
     if samples < 2 or width < 2 or samples * width <= n:
-        raise ValueError(
-            f"inputs must have at least 2 samples of width 2 and more than n = {n} columns in all, "
-            f"not {samples} of width {width}"
-        )
+        raise ValueError(f"inputs must have at least 2 samples of width 2 and over n = {n} columns")
     draws, stream = integer(draws, "draws", least=2), generator(seed, "input dependence")
     pairs = (part.mT.flatten(0, 1) for part in (inputs, outputs))  # one per row
     x, y = (rows / unit_scale(rows) for rows in pairs)

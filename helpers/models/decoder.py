@@ -1,4 +1,4 @@
-"""A small causal transformer over bytes, its committed checkpoint, and what is measured on it.
+"""A small causal transformer over bytes, and its committed checkpoint.
 
 Pre-layer-norm blocks as in GPT-2 (Radford et al. 2019) with tied embeddings and the book's own
 :func:`~helpers.maths.attention.attention_weights`, so the formula on the page is the formula that was
@@ -174,15 +174,6 @@ def load_decoder(path: Path | str = DECODER_FILE) -> Decoder:
     decoder = Decoder(seed=0)
     decoder.load_state_dict(weights)
     return decoder.double().eval().requires_grad_(False)
-
-
-def bits_per_byte(
-    decoder: Decoder, batch: Int64[Tensor, "batch n_plus_1"], transform: Transform | None = None
-) -> float:
-    """Mean −log₂ of the probability given to each next byte."""
-    logits = decoder(batch[:, :-1], transform)
-    loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
-    return loss.item() / math.log(2)
 
 
 def check_ids(ids: object, name: str, vocabulary: int, most: int | None) -> None:

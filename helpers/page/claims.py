@@ -10,7 +10,6 @@ import json
 import operator
 import re
 from dataclasses import dataclass
-from numbers import Real
 from pathlib import Path
 
 import jsonschema
@@ -94,10 +93,8 @@ def judge(id_: str, measured: Tensor | float | None = None) -> None:
 
     Raises ClaimError if the number leaves reference ± tolerance or lies on the other side of the
     decision rule; KeyError for an id that the ledger lacks; ValueError for a claim that the
-    ledger calls untested, for NaN and no entries; TypeError for what is no number.
+    ledger calls untested, for NaN and no entries.
     """
-    if not isinstance(measured, Tensor | Real | None):
-        raise TypeError(f"measured must be a number or a tensor for {id_}, not {measured!r}")
     value = None if measured is None else median(measured)
     if id_ not in ledger():
         raise KeyError(f"{id_} is not in {LEDGER.name}: add it and restart the kernel ({value=})")

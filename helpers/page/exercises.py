@@ -20,12 +20,9 @@ class Feedback:
 
     def _repr_html_(self) -> str:
         state = "passed" if self.passed else "open"
-        hint = (
-            f"<details><summary>Hint</summary>{html.escape(self.hint)}</details>"
-            if self.hint
-            else ""
-        )
-        return f'<div class="af-feedback af-{state}">{html.escape(self.message)}{hint}</div>'
+        hint = html.escape(self.hint)
+        fold = f"<details><summary>Hint</summary>{hint}</details>" if hint else ""
+        return f'<div class="af-feedback af-{state}">{html.escape(self.message)}{fold}</div>'
 
     def __repr__(self) -> str:
         return f"{self.message} Hint: {self.hint}" if self.hint else self.message

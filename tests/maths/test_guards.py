@@ -141,10 +141,8 @@ CALLS = [
         lambda bad: attention_weights(GOOD, GOOD, mask=bad),
         [GOOD, [[True]], torch.zeros(4, 4, dtype=torch.bool)],
     ),
-    (r"n must be", causal_mask, [0, -2, 2.5, None, True]),
     (r"n must be", hartley, [0, -1, 4.0, None]),
     (r"n must be", bit_reversal, [0, 1, 3, 12, -8, 8.0, "8", None, True]),
-    (r"temperature must be", lambda bad: random_attention(4, 2, temperature=bad), [0, None]),
     (r"seed must be", lambda bad: shuffle_within_rows(GOOD, seed=bad), [-1]),
     (r"basis must have orthonormal", sinusoid_overlap, [2 * GOOD, torch.ones(4, 2)]),
     (
