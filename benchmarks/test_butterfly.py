@@ -17,7 +17,7 @@ WIDTH, ROUNDS = 64, 9
 
 
 def butterfly(size: int) -> Callable[[Tensor], Tensor]:
-    product = Butterfly(size, input_order=bit_reversal(size), dtype=torch.complex64)
+    product = Butterfly(size, input_order=bit_reversal(size)).float()
     product.blocks.data = cooley_tukey(size).to(torch.complex64)
     return product
 

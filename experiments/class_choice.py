@@ -15,7 +15,7 @@ from helpers.maths import gaussian
 SEEDS, PRICE_SEEDS = 20, 2
 PRICES = (2.0, 8.0, 128.0, 512.0)
 """Besides the default, FLOAT_BITS."""
-N, WIDTH, TRAINING, NOISE = 32, 8, 32, 0.1
+N, WIDTH, TRAINING, NOISE = 32, cases.WIDTH, 32, 0.1
 
 Pairs = tuple[Float64[Tensor, "samples n width"], Float64[Tensor, "samples n width"]]
 
@@ -43,8 +43,7 @@ def draw(case: str, seed: int) -> tuple[Pairs, Pairs]:
         "control": cases.random_operator,
     }
     parts = [
-        made[name](n=N, width=WIDTH, samples=2 * TRAINING, noise=NOISE, seed=seed)
-        for name in case.split(" + ")
+        made[name](n=N, samples=2 * TRAINING, noise=NOISE, seed=seed) for name in case.split(" + ")
     ]
     inputs = parts[0].inputs  # drawn from the same seed, so the same for all parts
     clean = sum(part.clean / part.clean.square().mean().sqrt() for part in parts)

@@ -1,14 +1,24 @@
 """What the heads and the weights of a small decoder are like, and what changing them costs."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int64
-from torch import Tensor
+from torch import Tensor, nn
 
 from helpers.maths import Spectrum, attention_weights, causal_mask, spectrum, truncate
 from helpers.maths.checks import integer
-from helpers.models import Decoder, Transform, bits_per_byte
+from helpers.models import Decoder, Transform
+
+
+def bits_per_byte(
+    decoder: Decoder, batch: Int64[Tensor, "batch n_plus_1"], transform: Transform | None = None
+) -> float:
+    """Mean −log₂ of the probability given to each next byte."""
+    logits = decoder(batch[:, :-1], transform)
+    loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
+    return loss.item() / math.log(2)
 
 
 def ablate(decoder: Decoder, layer: int, head: int) -> Transform:

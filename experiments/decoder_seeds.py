@@ -16,6 +16,7 @@ from tqdm import trange
 
 from experiments.decoder_measures import (
     ablation_costs,
+    bits_per_byte,
     measure_heads,
     truncation_costs,
     update_ranks,
@@ -23,7 +24,7 @@ from experiments.decoder_measures import (
 from experiments.store import Experiment
 from helpers.data import encode, heldout_text, training_text, windows
 from helpers.maths import generator, integers
-from helpers.models import DECODER_FILE, Decoder, bits_per_byte
+from helpers.models import DECODER_FILE, Decoder
 
 STEPS = 1900
 TOKENS_PER_STEP = 512

@@ -71,7 +71,7 @@ def loaded(name: str) -> tuple[nn.Module, Int64[Tensor, "tokens"], Int64[Tensor,
     language = smollm()
     texts = [long_ids("code", i, TEXT, language.tokenizer) for i in (*TRAINED_ON, *JUDGED_ON)]
     if name == "decoder":
-        model = load_decoder(dtype=torch.float32)
+        model = load_decoder().float()
         texts = [encode(language.tokenizer.decode(ids))[:6000] for ids in texts]
     else:
         model = copy.deepcopy(language.model)

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from experiments.store import Experiment
 from helpers.data import encode, heldout_text, training_text
 from helpers.layers import CLASSES, SETTLED, UniversalLayer
-from helpers.maths import generator, hartley, integers, orders
+from helpers.maths import gaussian, generator, hartley, integers, orders
 from helpers.models import BYTES
 
 SEEDS = 10
@@ -106,8 +106,26 @@ def transform(seed: int) -> Task:
 CONTROLS = {"transform": transform}
 
 
+class NoisyLayer(UniversalLayer):
+    """A layer whose undecided gates are noise, for training inside a network.
+
+    To the mean it adds Gaussian noise of the coins' variance Σπ_k(1 − π_k)T_k(x)² (fast dropout, Wang &
+    Manning 2013; Kingma et al. 2015).
+    """
+
+    def forward(self, x: Tensor, noise: np.random.Generator | None = None) -> Tensor:
+        """As without noise if there is no stream ``noise`` to draw it from, and in evaluation mode."""
+        if noise is None or not self.training:
+            return super().forward(x)
+        p, parts = self.probabilities, self.parts(x)
+        mean = torch.tensordot(p, parts, 1)
+        variance = torch.tensordot(p * (1 - p), parts.square(), 1)
+        draws = gaussian(*mean.shape, seed=noise).to(mean)
+        return mean + draws * (variance + 1e-12).sqrt()
+
+
 class Stack(nn.Module):
-    """Blocks of x + mix(LN x) and x + MLP(LN x), where mix is a :class:`UniversalLayer` over the tokens."""
+    """Blocks of x + mix(LN x) and x + MLP(LN x), where mix is a :class:`NoisyLayer` over the tokens."""
 
     def __init__(
         self, task: Task, *, classes: tuple[str, ...] = CLASSES, layers: int = LAYERS, seed: int = 0
@@ -126,15 +144,13 @@ class Stack(nn.Module):
             )
             self.readout = nn.Sequential(nn.LayerNorm(WIDTH), nn.Linear(WIDTH, task.classes))
         self.mixers = nn.ModuleList(
-            UniversalLayer(
+            NoisyLayer(
                 n,
                 WIDTH,
                 classes=classes,
-                price=1.0,
                 seed=generator(seed, f"mixer {layer}"),
-                dtype=torch.float32,
                 **SIZES,
-            )
+            ).float()
             for layer in range(layers)
         )
 
@@ -187,7 +203,7 @@ def train(
         rows = integers(len(task.tokens), batch, seed=stream)
         optimizer.zero_grad()
         loss = loss_of(stack(task.tokens[rows], stream), task.labels[rows])
-        cost = sum(mixer.cost() for mixer in stack.mixers) / 1000
+        cost = sum((mixer.probabilities * mixer.free).sum() for mixer in stack.mixers) / 1000
         (loss + price * min(1.0, 2 * step / steps) * cost).backward()
         nn.utils.clip_grad_norm_(others, 1.0)
         optimizer.step()

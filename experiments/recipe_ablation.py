@@ -15,6 +15,9 @@ from torch.nn.utils.parametrizations import orthogonal
 from experiments.store import Experiment
 from helpers.data import NOTE_CASES, note_targets
 from helpers.layers import FactorizationLayer, Factors, Fit, NoteRecipe, descend, fit
+from helpers.layers.factorization import fit_of, project
+from helpers.layers.note_recipe import spectral_norm
+from helpers.maths import frobenius_norm
 
 SEEDS = 10
 
@@ -64,6 +67,53 @@ def peer_row(constrain: Callable[[nn.Linear], object], **options: object) -> Row
     return lambda X, seed: descend(PeerLayer(*X.shape, constrain, seed=seed), X, **options)
 
 
+LBFGS = {"line_search_fn": "strong_wolfe", "history_size": 10}
+LBFGS |= {"tolerance_grad": 0, "tolerance_change": 0}
+
+
+def descend_eliminated(
+    layer: FactorizationLayer, target: Float[Tensor, "m n"], *, lbfgs: bool, steps: int
+) -> Fit:
+    """As ``descend`` on a scaled target, with diag(UᵀXV), the best for the present U and V, for Σ.
+
+    Variable projection (Golub & Pereyra 1973), by Adam as in FASTER or by L-BFGS, which may evaluate
+    the loss 20 times a step. The fit's history holds the start and the end.
+    """
+    scaled, parameters = target / spectral_norm(target), (layer.left, layer.right)
+    if lbfgs:
+        optimizer, schedule = torch.optim.LBFGS(parameters, **LBFGS), None
+    else:
+        rate, cycle = FASTER["learning_rate"], torch.optim.lr_scheduler.OneCycleLR
+        optimizer = torch.optim.Adam(parameters, rate)
+        schedule = cycle(optimizer, rate, total_steps=steps)
+
+    def loss() -> Tensor:
+        optimizer.zero_grad()
+        U, V = layer.orthonormal()
+        value = (scaled - (U * project(scaled, U, V)[0]) @ V.mT).square().sum()
+        value.backward()
+        return value
+
+    @torch.no_grad()
+    def record() -> tuple[Tensor, Tensor]:
+        diagonal, error, _ = project(target, *layer.orthonormal())
+        return error / frobenius_norm(target), diagonal.abs()
+
+    records = [record()]
+    for _ in range(steps):
+        optimizer.step(loss)
+        if schedule:
+            schedule.step()
+    return fit_of([*records, record()], False)
+
+
+def eliminated_row(orthogonal: str, *, lbfgs: bool = False, steps: int = 800) -> Row:
+    """A layer with a small start, trained by :func:`descend_eliminated`."""
+    return lambda X, seed: descend_eliminated(
+        FactorizationLayer(*X.shape, orthogonal=orthogonal, seed=seed), X, lbfgs=lbfgs, steps=steps
+    )
+
+
 SIGNED, FREE = {"orthogonal": "signed qr"}, {"sigma": "free"}
 ROWS: dict[str, Row] = {
     "note's recipe": note_row(),
@@ -88,9 +138,9 @@ ROWS: dict[str, Row] = {
     "torch parametrization": peer_row(orthogonal),
     "torch, higher rate": peer_row(orthogonal, learning_rate=0.3),
     "geotorch": peer_row(lambda linear: geotorch.orthogonal(linear, "weight")),
-    "Cayley, Σ eliminated": layer_row("cayley", **FASTER, eliminate=True),
-    "L-BFGS, Σ eliminated": layer_row(optimizer="lbfgs", steps=40, eliminate=True),
-    "L-BFGS Cayley, Σ eliminated": layer_row("cayley", optimizer="lbfgs", steps=40, eliminate=True),
+    "Cayley, Σ eliminated": eliminated_row("cayley"),
+    "L-BFGS, Σ eliminated": eliminated_row("signed qr", lbfgs=True, steps=40),
+    "L-BFGS Cayley, Σ eliminated": eliminated_row("cayley", lbfgs=True, steps=40),
     "Gauss–Newton (default)": lambda X, seed: fit(FactorizationLayer(*X.shape, seed=seed), X),
 }
 """Every row's training, from a target and a seed."""

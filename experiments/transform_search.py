@@ -15,8 +15,8 @@ from jaxtyping import Complex128, Float64, Int64
 from torch import Tensor, nn
 
 from experiments.store import Experiment
-from helpers.layers.butterfly import Butterfly, learn_blocks, rank_one_bound, rmse
-from helpers.maths import bit_reversal, gaussian, power_of_two, signed_qr
+from helpers.layers import Butterfly, learn_blocks, one_cycle, rank_one_bound, rmse
+from helpers.maths import bit_reversal, gaussian, generator, orders, power_of_two, signed_qr
 
 SEEDS = 10
 
@@ -60,8 +60,8 @@ def circular_convolution(n: int, seed: int = 0) -> Goal:
     first = gaussian(n, seed=seed, stream="circular convolution")
     matrix = torch.from_numpy(scipy.linalg.circulant(first)) / first.norm()
     strides = [2**level for level in range(levels)]
-    orders = {"input_order": bit_reversal(n), "output_order": bit_reversal(n)}
-    return Goal(matrix, {"strides": (*strides, *strides[::-1]), **orders})
+    both = {"input_order": bit_reversal(n), "output_order": bit_reversal(n)}
+    return Goal(matrix, {"strides": (*strides, *strides[::-1]), **both})
 
 
 def random_orthogonal(n: int, seed: int = 0) -> Goal:
@@ -130,6 +130,39 @@ class SoftPermutation(nn.Module):
         return x
 
 
+def learn_columns(
+    layer: Butterfly,
+    target: Tensor,
+    *,
+    steps: int,
+    learning_rate: float = 0.1,
+    columns: int | None = None,
+    permutation: SoftPermutation | None = None,
+    seed: int = 0,
+) -> Float64[Tensor, "steps *copies"]:
+    """As ``learn_blocks``, but every step sees that many random columns of the identity, drawn from ``seed``.
+
+    The RMSE is estimated from them. A ``permutation`` is trained too and goes first.
+    """
+    n, stream, history = layer.n, generator(seed, "columns"), []
+    identity = torch.eye(n, dtype=layer.blocks.real.dtype)
+
+    def loss(step: int) -> Tensor:
+        chosen = torch.arange(n) if columns is None else orders(n, seed=stream)[:columns]
+        x = identity[:, chosen]
+        difference = layer(x if permutation is None else permutation(x)) - target[:, chosen]
+        mean_square = difference.abs().square().mean((-2, -1))
+        history.append(mean_square.detach().sqrt())
+        return n * mean_square.sum()
+
+    parts, rates = [[layer.blocks]], [learning_rate]
+    if permutation is not None:
+        parts.append([permutation.logits])
+        rates.append(learning_rate / 2)
+    one_cycle(parts, rates, loss, steps=steps, name="butterfly", progress=False)
+    return torch.stack(history)
+
+
 def learn_permutation(n: int, *, starts: int = 8, seed: int = 0) -> dict[str, object]:
     """Find the DFT and the order of its inputs together, from ``starts`` random starts.
 
@@ -142,15 +175,15 @@ def learn_permutation(n: int, *, starts: int = 8, seed: int = 0) -> dict[str, ob
         Butterfly(n, copies=starts, seed=seed),
         SoftPermutation(n, copies=starts, seed=seed),
     )
-    soft = learn_blocks(layer, target, steps=1000, permutation=permutation, progress=False)[-1]
-    orders = permutation.orders()
+    soft = learn_columns(layer, target, steps=1000, permutation=permutation)[-1]
+    found = permutation.orders()
     best = int(soft.argmin())
-    final = Butterfly(n, input_order=orders[best], seed=seed)
+    final = Butterfly(n, input_order=found[best], seed=seed)
     learn_blocks(final, target, steps=1000, progress=False)
     return {
         "soft": soft.tolist(),
-        "bounds": [rank_one_bound(target, order) for order in orders],
-        "order": orders[best].tolist(),
+        "bounds": [rank_one_bound(target, order) for order in found],
+        "order": found[best].tolist(),
         "rmse": float(rmse(final, target)),
     }
 
@@ -168,15 +201,8 @@ def run(goal: str, n: int, seed: int) -> dict[str, object]:
     # An exact solution has no error in any column, so a few of them at a time will do.
     columns = max(64, n // 8) if n > 64 else None
     steps = 2 * recipe.steps if n in (128, 256) else recipe.steps  # 1024 takes long enough
-    learn_blocks(
-        layer,
-        aim.matrix,
-        steps=steps,
-        learning_rate=recipe.learning_rate,
-        columns=columns,
-        seed=seed,
-        progress=False,
-    )
+    rate = recipe.learning_rate
+    learn_columns(layer, aim.matrix, steps=steps, learning_rate=rate, columns=columns, seed=seed)
     found = {"rmse": float(rmse(layer, aim.matrix))}
     if goal == "random orthogonal":
         found["bound"] = rank_one_bound(aim.matrix, aim.form["input_order"]) / math.sqrt(n)

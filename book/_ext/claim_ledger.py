@@ -33,6 +33,7 @@ from functools import cache
 from html import escape
 from pathlib import Path
 
+import yaml
 from docutils import nodes
 from docutils.statemachine import StringList
 from sphinx.application import Sphinx
@@ -50,7 +51,7 @@ FILTERED = ("note", "verdict", "kind", "chapter")
 def read_ledger() -> dict[str, claims.Claim]:
     try:
         return claims.ledger()
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, yaml.YAMLError) as error:
         raise ExtensionError(f"claim ledger: {error}") from error
 
 

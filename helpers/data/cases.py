@@ -14,13 +14,13 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
-from helpers.maths.attention import attention_weights
-from helpers.maths.checks import integer, real_number
-from helpers.maths.draws import gaussian
-from helpers.maths.matrices import hartley
+from helpers.maths import attention_weights, gaussian, hartley, integer, real_number
 
 NOTE_CASES = ("low rank", "convolution", "attention", "Fourier")
 """What the note says these four matrices stand for."""
+
+WIDTH, RANK = 8, 4
+"""Columns of a sample; and the rank of the operator that is of low rank, and of the product of queries and keys in attention."""
 
 _OPERATOR = "operator of a case"
 
@@ -49,7 +49,7 @@ def note_targets(seed: int, n: int = 32) -> dict[str, Float64[Tensor, "n n"]]:
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs and noisy outputs of an operator. Each sample holds ``width`` columns of length n."""
+    """Inputs and noisy outputs of an operator. Each sample holds WIDTH columns of length n."""
 
     inputs: Float64[Tensor, "samples n width"]
     """X: independent standard normal entries."""
@@ -57,7 +57,6 @@ class Case:
     """Y = T X + noise."""
     operator: Float64[Tensor, "n n"] | None
     """T, or None where it depends on X."""
-    description: str
     clean: Float64[Tensor, "samples n width"]
     """T X, the outputs without noise."""
     query_key: Float64[Tensor, "width width"] | None = None
@@ -72,26 +71,17 @@ class Case:
         return replace(self, **first), replace(self, **rest)
 
 
-def low_rank(
-    n: int = 32,
-    samples: int = 32,
-    noise: float = 0.1,
-    seed: int = 0,
-    *,
-    width: int = 8,
-    rank: int = 4,
-) -> Case:
-    """T = AB/√(n·rank) with Gaussian A (n×rank) and B (rank×n).
+def low_rank(n: int = 32, samples: int = 32, noise: float = 0.1, seed: int = 0) -> Case:
+    """T = AB/√(n·r) with Gaussian A (n×r) and B (r×n), r = RANK.
 
-    Common to all cases: ``samples`` inputs of n tokens and ``width`` columns, and noise of standard
+    Common to all cases: ``samples`` inputs of n tokens and WIDTH columns, and noise of standard
     deviation ``noise`` times the root mean square of the clean outputs. All is drawn from ``seed``.
-    Raises ValueError for n < 4, samples or width < 1, noise < 0, and rank outside 1 … n.
+    Raises ValueError for n < 4, samples < 1, and noise < 0.
     """
     n = integer(n, "n", least=4)
-    rank = integer(rank, "rank", least=1, most=n)
-    left, right = gaussian(2, n, rank, seed=seed, stream=_OPERATOR)
-    operator = left @ right.mT / math.sqrt(n * rank)
-    return _fixed(operator, f"low rank: T = AB of rank {rank}", samples, noise, seed, width)
+    left, right = gaussian(2, n, RANK, seed=seed, stream=_OPERATOR)
+    operator = left @ right.mT / math.sqrt(n * RANK)
+    return _fixed(operator, samples, noise, seed)
 
 
 def convolution(
@@ -100,7 +90,6 @@ def convolution(
     noise: float = 0.1,
     seed: int = 0,
     *,
-    width: int = 8,
     kernel: Sequence[float] = (0.4, 1.0, 0.4),
     circular: bool = False,
 ) -> Case:
@@ -110,8 +99,6 @@ def convolution(
     at most n, not all zero; otherwise ValueError. For the rest see :func:`low_rank`.
     """
     n = integer(n, "n", least=4)
-    if isinstance(kernel, str) or not isinstance(kernel, Sequence):
-        raise TypeError(f"kernel must be a sequence of numbers, not {kernel!r}")
     taps = tuple(real_number(tap, "kernel") for tap in kernel)
     if len(taps) % 2 == 0 or len(taps) > n or not any(taps):
         raise ValueError(f"kernel must have an odd number of taps, at most n, not {kernel!r}")
@@ -121,19 +108,15 @@ def convolution(
     else:
         halves = (taps[middle:], taps[middle::-1])  # the first column and the first row
         matrix = scipy.linalg.toeplitz(*(np.pad(half, (0, n - middle - 1)) for half in halves))
-    description = f"{'circular' if circular else 'zero-padded'} convolution by {taps}"
-    return _fixed(torch.from_numpy(matrix), description, samples, noise, seed, width)
+    return _fixed(torch.from_numpy(matrix), samples, noise, seed)
 
 
-def fourier(
-    n: int = 32, samples: int = 32, noise: float = 0.1, seed: int = 0, *, width: int = 8
-) -> Case:
+def fourier(n: int = 32, samples: int = 32, noise: float = 0.1, seed: int = 0) -> Case:
     """T = H, the real Fourier transform of Hartley: H_jk = (cos 2πjk/n + sin 2πjk/n)/√n (Bracewell 1983).
 
     H is symmetric and orthogonal. For the arguments see :func:`low_rank`.
     """
-    operator = hartley(integer(n, "n", least=4))
-    return _fixed(operator, "Fourier: T = H, Hartley's transform", samples, noise, seed, width)
+    return _fixed(hartley(integer(n, "n", least=4)), samples, noise, seed)
 
 
 def attention(
@@ -142,49 +125,40 @@ def attention(
     noise: float = 0.1,
     seed: int = 0,
     *,
-    width: int = 8,
-    rank: int = 4,
     sharpness: float = 2.0,
 ) -> Case:
-    """T(X) = softmax(X W Xᵀ), W = W_q W_kᵀ with Gaussian W_q, W_k (width×rank), scaled to ‖W‖_F = sharpness.
+    """T(X) = softmax(X W Xᵀ), W = W_q W_kᵀ with Gaussian W_q, W_k (WIDTH×RANK), scaled to ‖W‖_F = sharpness.
 
     For i ≠ j the logit x_iᵀ W x_j then has the standard deviation ``sharpness``. The values are the
-    tokens themselves, so that Y = T(X) X. Raises as :func:`low_rank`, with rank at most width, and
-    for sharpness ≤ 0.
+    tokens themselves, so that Y = T(X) X. Raises as :func:`low_rank`, and for sharpness ≤ 0.
     """
-    n, width = integer(n, "n", least=4), integer(width, "width", least=1)
-    rank = integer(rank, "rank", least=1, most=width)
+    n = integer(n, "n", least=4)
     sharpness = real_number(sharpness, "sharpness", above=0)
-    query, key = gaussian(2, width, rank, seed=seed, stream=_OPERATOR)
+    query, key = gaussian(2, WIDTH, RANK, seed=seed, stream=_OPERATOR)
     W = query @ key.mT
     W = sharpness * W / torch.linalg.matrix_norm(W)
-    inputs, draws = _draw(n, samples, width, seed)
+    inputs, draws = _draw(n, samples, seed)
     clean = attention_weights(inputs @ W, inputs, scale=1.0) @ inputs
-    description = f"attention: T(X) = softmax(X W Xᵀ), W of rank {rank}"
-    return Case(inputs, _noisy(clean, draws, noise), None, description, clean, W)
+    return Case(inputs, _noisy(clean, draws, noise), None, clean, W)
 
 
-def random_operator(
-    n: int = 32, samples: int = 32, noise: float = 0.1, seed: int = 0, *, width: int = 8
-) -> Case:
+def random_operator(n: int = 32, samples: int = 32, noise: float = 0.1, seed: int = 0) -> Case:
     """T with independent N(0, 1/n) entries: the negative control, without structure. See :func:`low_rank`."""
     n = integer(n, "n", least=4)
     operator = gaussian(n, n, seed=seed, stream=_OPERATOR) / math.sqrt(n)
-    return _fixed(operator, "control: Gaussian T", samples, noise, seed, width)
+    return _fixed(operator, samples, noise, seed)
 
 
-def _fixed(
-    operator: Tensor, description: str, samples: int, noise: float, seed: int, width: int
-) -> Case:
-    inputs, draws = _draw(len(operator), samples, width, seed)
+def _fixed(operator: Tensor, samples: int, noise: float, seed: int) -> Case:
+    inputs, draws = _draw(len(operator), samples, seed)
     clean = operator @ inputs
-    return Case(inputs, _noisy(clean, draws, noise), operator, description, clean)
+    return Case(inputs, _noisy(clean, draws, noise), operator, clean)
 
 
-def _draw(n: int, samples: int, width: int, seed: int) -> Float64[Tensor, "2 samples n width"]:
+def _draw(n: int, samples: int, seed: int) -> Float64[Tensor, "2 samples n width"]:
     """Inputs and unit noise."""
-    samples, width = integer(samples, "samples", least=1), integer(width, "width", least=1)
-    return gaussian(2, samples, n, width, seed=seed, stream="inputs and noise of a case")
+    samples = integer(samples, "samples", least=1)
+    return gaussian(2, samples, n, WIDTH, seed=seed, stream="inputs and noise of a case")
 
 
 def _noisy(clean: Tensor, draws: Tensor, noise: float) -> Tensor:

@@ -10,8 +10,7 @@ import torch
 from jaxtyping import Int64
 from torch import Tensor
 
-from helpers.maths.checks import integer, one_of, unicode_text
-from helpers.maths.draws import integers
+from helpers.maths import integer, integers, one_of, unicode_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -9,10 +9,7 @@ from jaxtyping import Complex, Complex128, Float64, Int64
 from torch import Tensor, nn
 
 from helpers.layers.fitting import matching, one_cycle, with_gradients
-from helpers.maths.checks import integer, real_number
-from helpers.maths.draws import Seed, gaussian, generator, orders
-from helpers.maths.matrices import power_of_two
-from helpers.maths.spectrum import unit_scale
+from helpers.maths import Seed, gaussian, integer, power_of_two, real_number, unit_scale
 
 Blocks = Complex[Tensor, "*copies levels pairs 2 2"]
 
@@ -42,7 +39,6 @@ class Butterfly(nn.Module):
         real: bool = False,
         copies: int | None = None,
         seed: Seed = 0,
-        dtype: torch.dtype = torch.complex128,
     ) -> None:
         super().__init__()
         self.n = power_of_two(n)
@@ -50,8 +46,6 @@ class Butterfly(nn.Module):
         self.strides = allowed if strides is None else tuple(strides)
         if not self.strides or not set(self.strides) <= set(allowed):
             raise ValueError(f"strides must be taken from {allowed}, not {self.strides}")
-        if dtype not in (torch.complex64, torch.complex128):
-            raise ValueError(f"dtype must be complex64 or complex128, not {dtype}")
         self.real = real
         for name, order in (("input_order", input_order), ("output_order", output_order)):
             order = torch.arange(n) if order is None else torch.as_tensor(order)
@@ -61,7 +55,7 @@ class Butterfly(nn.Module):
         leading = () if copies is None else (integer(copies, "copies", least=1),)
         shape = (*leading, len(self.strides), n // 2, 2, 2)
         draw = torch.view_as_complex(gaussian(*shape, 2, seed=seed, stream="butterfly"))
-        self.blocks = nn.Parameter(torch.linalg.qr(draw).Q.to(dtype))
+        self.blocks = nn.Parameter(torch.linalg.qr(draw).Q)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(n, width)`` → ``(*copies, n, width)``, real or complex; without copies leading axes of x are kept."""
@@ -95,11 +89,6 @@ class Butterfly(nn.Module):
             return torch.view_as_complex(pairs)
 
         return super()._apply(on_pairs, recurse)
-
-    @property
-    def multiplications(self) -> int:
-        """Complex multiplications for one vector: 2n for each factor, against n² for the matrix."""
-        return 2 * self.n * len(self.strides)
 
 
 def apply_factor(
@@ -177,48 +166,34 @@ def learn_blocks(
     *,
     steps: int = 1000,
     learning_rate: float = 0.1,
-    columns: int | None = None,
-    permutation: nn.Module | None = None,
-    seed: int = 0,
     watch: Callable[[int, Butterfly], None] | None = None,
     progress: bool = True,
 ) -> Float64[Tensor, "steps *copies"]:
     """Train ``layer`` in place by Adam, one-cycle, on n times the mean squared modulus of the error.
 
-    Returns the RMSE before each step.
+    Returns the RMSE before each step, ‖T − B‖_F/n, the measure of Dao et al. 2019. ``watch`` is called
+    with the step and the layer before every step.
 
-    RMSE is ‖T − B‖_F/n, the measure of Dao et al. 2019. With ``columns`` every step sees that many random
-    columns of the identity, drawn from ``seed``, and the RMSE is estimated from them. A ``permutation``
-    is trained too and goes first. ``watch`` is called with the step and the layer before every step.
-
-    Raises ValueError for a target that is not finite or of another shape than (n, n), and for steps,
-    learning_rate and columns that are not positive.
+    Raises ValueError for a target that is not finite or of another shape than (n, n), and for steps and
+    learning_rate that are not positive.
     """
-    n, target = layer.n, torch.as_tensor(target).detach().clone().to(layer.blocks.device)
-    matching(target, "target", target.dtype, (n, n))
+    target = torch.as_tensor(target).detach().clone().to(layer.blocks.device)
+    matching(target, "target", target.dtype, (layer.n, layer.n))
     if not torch.isfinite(target).all():
         raise ValueError("target must be finite")
     steps = integer(steps, "steps", least=1)
     learning_rate = real_number(learning_rate, "learning_rate", above=0)
-    count = n if columns is None else integer(columns, "columns", least=1, most=n)
-    identity, stream = layer._identity(layer.blocks.real.dtype), generator(seed, "columns")
     history = []
 
     def loss(step: int) -> Tensor:
         if watch:
             watch(step, layer)
-        chosen = orders(n, seed=stream)[:count] if count < n else torch.arange(n)
-        x = identity[:, chosen]
-        difference = layer(x if permutation is None else permutation(x)) - target[:, chosen]
-        mean_square = difference.abs().square().mean((-2, -1))
+        mean_square = (layer.matrix() - target).abs().square().mean((-2, -1))
         history.append(mean_square.detach().sqrt())
-        return n * mean_square.sum()
+        return layer.n * mean_square.sum()
 
-    parts, rates = [[layer.blocks]], [learning_rate]
-    if permutation is not None:
-        parts.append([permutation.logits])
-        rates.append(learning_rate / 2)
-    one_cycle(parts, rates, loss, steps=steps, name="butterfly", progress=progress)
+    rates, name = [learning_rate], "butterfly"
+    one_cycle([[layer.blocks]], rates, loss, steps=steps, name=name, progress=progress)
     return torch.stack(history)
 
 

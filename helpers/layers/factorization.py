@@ -5,7 +5,6 @@ diagonal entries of Σ, and B = UᵀXV. The loss is ‖X − U diag(S) Vᵀ‖_F
 """
 
 import math
-import time
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +13,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from helpers.layers.fitting import matching
+from helpers.maths import MAPS, SQUARE, Seed, frobenius_norm, gaussian, generator, signed_qr
 from helpers.maths.checks import integer, one_of, own_precision, real_number, real_tensor
-from helpers.maths.draws import Seed, gaussian, generator
-from helpers.maths.orthogonal import MAPS, SQUARE, signed_qr
 
 SIGMAS = ("free", "absolute", "softplus")
 LEAST_DAMPING = 0.01
@@ -64,7 +62,6 @@ class Fit:
     converged: bool
     """Whether training stopped by itself, at the tolerance or where no step helps any more; always
     False for a fixed number of steps."""
-    seconds: float
 
 
 class FactorizationLayer(nn.Module):
@@ -76,6 +73,7 @@ class FactorizationLayer(nn.Module):
     orientations can be reached), "absolute" or "softplus". Starts at random, drawn from ``seed``:
     standard normal for S, and for U and V normal of standard deviation ``start``, by default one over
     the square root of their rows (a QR step moves Q the less, the larger the parameters are).
+    In double precision; ``.float()`` makes it single.
 
     Traceable: works under ``torch.compile`` without graph breaks.
     """
@@ -90,31 +88,22 @@ class FactorizationLayer(nn.Module):
         sigma: str = "free",
         start: float | None = None,
         seed: Seed = 0,
-        dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
         rows, columns = integer(rows, "rows", least=1), integer(columns, "columns", least=1)
         smaller = min(rows, columns)
         self.rank = smaller if rank is None else integer(rank, "rank", least=1, most=smaller)
-        if dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"dtype must be one of (torch.float32, torch.float64), not {dtype!r}")
-        self.orthogonal, self.sigma = (
-            one_of(orthogonal, "orthogonal", MAPS),
-            one_of(sigma, "sigma", SIGMAS),
-        )
-        start = None if start is None else real_number(start, "start", above=0)
+        self.orthogonal = one_of(orthogonal, "orthogonal", MAPS)
+        self.sigma = one_of(sigma, "sigma", SIGMAS)
         stream = generator(seed, "factorization layer")
-
-        def parameter(*shape: int, deviation: float = 1.0) -> nn.Parameter:
-            draw = deviation * gaussian(*shape, seed=stream)
-            return nn.Parameter(draw.to(dtype))
 
         def side(size: int) -> nn.Parameter:
             width = size if orthogonal in SQUARE else self.rank
-            return parameter(size, width, deviation=start or 1 / math.sqrt(size))
+            deviation = start or 1 / math.sqrt(size)
+            return nn.Parameter(deviation * gaussian(size, width, seed=stream))
 
         self.left = side(rows)
-        self.middle = parameter(self.rank)
+        self.middle = nn.Parameter(gaussian(self.rank, seed=stream))
         self.right = side(columns)
 
     def forward(self) -> Factors:
@@ -161,7 +150,6 @@ def fit(
     tolerance = max(real_number(tolerance, "tolerance", above=0), 4 * torch.finfo(target.dtype).eps)
     if (layer.orthogonal, layer.sigma) != ("signed qr", "free"):
         raise ValueError("layer must be signed qr with free sigma for fit; use descend")
-    start = time.perf_counter()
     with torch.no_grad():
         size = frobenius_norm(target)
         X = target / torch.where(size > 0, size, 1)
@@ -182,7 +170,7 @@ def fit(
         layer.left.copy_(U[:, order])
         layer.right.copy_(V[:, order])
         layer.middle.copy_(size * diagonal[order])
-    return fit_result(records, converged, time.perf_counter() - start)
+    return fit_of(records, converged)
 
 
 def gauss_newton_step(
@@ -224,8 +212,6 @@ def project(X: Tensor, U: Tensor, V: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 def checked_target(layer: FactorizationLayer, target: Tensor) -> Tensor:
     """``target`` on the layer's device, in its precision; float32 is widened, never the other way."""
-    if not isinstance(layer, FactorizationLayer):
-        raise TypeError(f"layer must be a FactorizationLayer, not {type(layer).__name__}")
     real_tensor(target, "target", least_dims=2)
     matching(target, "target", target.dtype, (len(layer.left), len(layer.right)))
     if target.dtype == torch.float64 and layer.middle.dtype == torch.float32:
@@ -235,18 +221,10 @@ def checked_target(layer: FactorizationLayer, target: Tensor) -> Tensor:
     return target.detach().to(layer.middle)
 
 
-def frobenius_norm(matrix: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch"]:
-    """‖matrix‖_F, whatever its scale: no square over- or underflows."""
-    largest = matrix.abs().amax((-2, -1))
-    scaled = matrix / torch.where(largest > 0, largest, 1)[..., None, None]
-    return largest * torch.linalg.matrix_norm(scaled)
-
-
-def fit_result(records: list[tuple[Tensor, Tensor]], converged: bool, seconds: float) -> Fit:
+def fit_of(records: list[tuple[Tensor, Tensor]], converged: bool) -> Fit:
+    """From (relative error, S) before the first step and after each one. Raises DivergenceError."""
     history, singular_values = (torch.stack(column) for column in zip(*records, strict=True))
     first, last = float(history[0]), float(history[-1])
     if not math.isfinite(last) or last > 10 * max(1, first):
-        raise DivergenceError(
-            f"training diverged: the relative error went from {first:.3g} to {last:.3g}"
-        )
-    return Fit(last, history, singular_values, converged, seconds)
+        raise DivergenceError(f"training diverged: the error went from {first:.3g} to {last:.3g}")
+    return Fit(last, history, singular_values, converged)

@@ -4,11 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
-from helpers.maths.checks import own_precision
-from helpers.maths.spectrum import unit_scale
+from helpers.maths import own_precision, unit_scale
 
 
 def one_cycle(
@@ -18,30 +17,24 @@ def one_cycle(
     *,
     steps: int,
     name: str,
-    clip: float | None = None,
     progress: bool = True,
 ) -> None:
     """``steps`` steps of Adam on ``loss(step)``, the learning rate of each of the ``parts`` rising and falling once.
 
     ``rates`` are the peaks (Smith & Topin 2018, torch's ``OneCycleLR``). ``loss`` is called before each
-    step; draws and records are its own affair. ``clip`` bounds the gradient's norm over the first part.
-    A progress bar called ``name`` appears after five seconds.
+    step; draws and records are its own affair. A progress bar called ``name`` appears after five seconds.
     """
     optimizer = torch.optim.Adam([{"params": list(part)} for part in parts])
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, list(rates), total_steps=steps)
     for step in tqdm(range(steps), name, disable=not progress, delay=5, leave=False):
-        update(optimizer, loss(step), clip=clip)
+        update(optimizer, loss(step))
         schedule.step()
 
 
-def update(
-    optimizer: torch.optim.Optimizer, loss: Float[Tensor, ""], *, clip: float | None = None
-) -> None:
-    """One step of ``optimizer`` down the gradient of ``loss``, its norm over the first group at most ``clip``."""
+def update(optimizer: torch.optim.Optimizer, loss: Float[Tensor, ""]) -> None:
+    """One step of ``optimizer`` down the gradient of ``loss``."""
     optimizer.zero_grad()
     loss.backward()
-    if clip is not None:
-        nn.utils.clip_grad_norm_(optimizer.param_groups[0]["params"], clip)
     optimizer.step()
 
 

@@ -17,15 +17,15 @@ from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from helpers.layers.fitting import matching, one_cycle, rms, with_gradients
-from helpers.maths.attention import attention_weights
+from helpers.maths import attention_weights, gaussian, generator, integers, signed_qr
 from helpers.maths.checks import integer, one_of, own_precision, real_number, real_tensor
-from helpers.maths.draws import gaussian, generator, integers
-from helpers.maths.orthogonal import signed_qr
 from helpers.maths.spectrum import truncate, unit_scale
 
 RIDGE = 1e-8
 """Of the mean squared weight: what keeps the least-squares values finite."""
 HEAD = (-2, -1)  # the axes of one head
+BATCH = 512
+"""Queries that a step of learning sees."""
 CUTOFF = torch.finfo(torch.float32).eps
 """Machine epsilon of single precision. Times the larger side of a matrix and its σ₁ it is the default rank
 tolerance of ``torch.linalg.lstsq``."""
@@ -35,7 +35,6 @@ tolerance of ``torch.linalg.lstsq``."""
 class Landmarks:
     """softmax(s·qK̂ᵀ + b)V̂, or exp(s·qK̂ᵀ + b)V̂ if not ``normalised``. Serves any queries."""
 
-    name: str
     keys: Float[Tensor, "*batch e d"]
     values: Float[Tensor, "*batch e w"]
     bias: Float[Tensor, "*batch e"]
@@ -52,17 +51,10 @@ class Landmarks:
     def attend(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m w"]:
         """The outputs for ``queries``, in time and memory proportional to m·e.
 
-        Raises ValueError for another width or dtype than the keys' and heads that don't broadcast with theirs.
+        Heads broadcast with those of the keys. Raises ValueError for another width or dtype than theirs.
         """
-        *heads, m, _ = real_tensor(queries, "queries", least_dims=2).shape
-        own, d = self.keys.shape[:-2], self.keys.shape[-1]
-        pairs = zip(reversed(heads), reversed(own), strict=False)
-        broadcast = all(a == b or 1 in (a, b) for a, b in pairs)
-        right = (*(heads if broadcast else own), m, d)
-        matching(queries, "queries", self.keys.dtype, right)
-        return self.at(queries)
-
-    def at(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m w"]:
+        real_tensor(queries, "queries", least_dims=2)
+        matching(queries, "queries", self.keys.dtype, (*queries.shape[:-1], self.keys.shape[-1]))
         return self.weights(queries) @ self.values
 
     def weights(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m e"]:
@@ -75,7 +67,6 @@ class Landmarks:
 class Seen:
     """Outputs for the queries that a method was given; it can't serve others."""
 
-    name: str
     queries: Float[Tensor, "*batch m d"]
     outputs: Float[Tensor, "*batch m w"]
     parameters: int
@@ -84,7 +75,7 @@ class Seen:
     def attend(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m w"]:
         """The stored outputs. Raises ValueError for any other queries than those it was given."""
         if queries.shape != self.queries.shape or not torch.equal(queries, self.queries):
-            raise ValueError(f"queries must be those that {self.name!r} was given")
+            raise ValueError("queries must be those that the method was given")
         return self.outputs
 
 
@@ -95,7 +86,6 @@ Compression = Landmarks | Seen
 class Problem:
     """What a method gets: checked tensors, and what follows from them."""
 
-    method: str
     queries: Float[Tensor, "*batch m d"]
     keys: Float[Tensor, "*batch n d"]
     values: Float[Tensor, "*batch n w"]
@@ -122,10 +112,10 @@ class Problem:
         self, keys: Tensor, values: Tensor, bias: Tensor | None = None, normalised: bool = True
     ) -> Landmarks:
         bias = torch.zeros_like(keys[..., 0]) if bias is None else bias
-        return Landmarks(self.method, keys, values, bias, self.scale, normalised)
+        return Landmarks(keys, values, bias, self.scale, normalised)
 
     def seen(self, outputs: Tensor, parameters: int) -> Seen:
-        return Seen(self.method, self.queries, outputs, parameters)
+        return Seen(self.queries, outputs, parameters)
 
 
 @own_precision
@@ -146,11 +136,10 @@ def compress(
     ``method`` is a key of METHODS. ``queries`` are examples of those that will come: some methods
     are fitted to them, the oracles of ORACLES serve no others, and the rest ignores them. Leading
     axes are heads, treated alike and independently. ``options`` go to the method ("learned" has
-    some). The result has ``attend(queries)``, ``parameters`` and ``name``.
+    some). The result has ``attend(queries)`` and ``parameters``.
 
     Raises ValueError for an unknown method, a rank outside 1 … n, different widths, batches or dtypes,
-    a zero or non-finite row of queries or keys and non-finite values; TypeError for tensors that are
-    not real floating point.
+    and non-finite entries; TypeError for tensors that are not real floating point.
     """
     one_of(method, "method", METHODS)
     for name, tensor in (("keys", keys), ("queries", queries), ("values", values)):
@@ -158,13 +147,10 @@ def compress(
     *heads, n, d = keys.shape
     matching(queries, "queries", keys.dtype, (*heads, queries.shape[-2], d))
     matching(values, "values", keys.dtype, (*heads, n, values.shape[-1]))
-    for name, tensor in (("queries", queries), ("keys", keys)):
-        if zero := int((tensor == 0).all(-1).sum()):
-            raise ValueError(f"{name} must have no zero row, but {zero} are zero")
     rank = integer(rank, "rank", least=1, most=n)
     seed = integer(seed, "seed", least=0)
     scale = 1 / math.sqrt(d) if scale is None else real_number(scale, "scale", above=0)
-    problem = Problem(method, queries, keys, values, rank, seed, scale, progress)
+    problem = Problem(queries, keys, values, rank, seed, scale, progress)
     return METHODS[method](problem, **options)
 
 
@@ -177,9 +163,8 @@ def constant(problem: Problem) -> Landmarks:
 def heavy_keys(problem: Problem) -> Landmarks:
     """The e keys with the largest total weight over the given queries, and their values."""
     chosen = problem.weights.sum(-2).topk(problem.rank).indices[..., None]
-    return problem.landmarks(
-        *(x.take_along_dim(chosen, -2) for x in (problem.keys, problem.values))
-    )
+    keys, values = (x.take_along_dim(chosen, -2) for x in (problem.keys, problem.values))
+    return problem.landmarks(keys, values)
 
 
 def segment_means(problem: Problem) -> Landmarks:
@@ -271,17 +256,15 @@ def fitted_values(problem: Problem) -> Landmarks:
 
 
 @with_gradients
-def learned(
-    problem: Problem, *, steps: int = 300, batch: int = 512, learning_rate: float = 0.1
-) -> Landmarks:
+def learned(problem: Problem, *, steps: int = 300, learning_rate: float = 0.1) -> Landmarks:
     """K̂, V̂ and b by gradient descent on the outputs for the given queries, then V̂ by least squares.
 
     Starts head by head from k-means or from the heavy keys, both with fitted values, whichever is
     better, and keeps the start where the fit doesn't improve on it. Adam with a one-cycle schedule on
-    the mean squared error relative to each head's output; every step sees ``batch`` queries, drawn
+    the mean squared error relative to each head's output; every step sees BATCH queries, drawn
     from the seed. Keys and values are learned in units of their own root mean square.
     """
-    steps, batch = integer(steps, "steps", least=1), integer(batch, "batch", least=1)
+    steps = integer(steps, "steps", least=1)
     learning_rate = real_number(learning_rate, "learning_rate", above=0)
     unit = unit_scale(problem.values)
     # Copies of the caller's tensors, which may come with gradients or out of inference mode.
@@ -302,8 +285,8 @@ def learned(
     m, stream = problem.queries.shape[-2], generator(problem.seed, "batches of queries")
 
     def loss(step: int) -> Tensor:
-        rows = integers(m, min(batch, m), seed=stream).to(unit.device)
-        answers = present().at(problem.queries[..., rows, :])
+        rows = integers(m, min(BATCH, m), seed=stream).to(unit.device)
+        answers = present().attend(problem.queries[..., rows, :])
         errors = answers - problem.outputs[..., rows, :]
         return (errors.square().mean(HEAD) / size).sum()
 
@@ -386,7 +369,7 @@ def _note_factors(problem: Problem) -> tuple[Tensor, Tensor]:
 def _better(problem: Problem, first: Landmarks, second: Landmarks) -> Landmarks:
     """Head by head, the landmarks with the smaller error on the given queries; the first where the second fail."""
     first_error, second_error = (
-        (answer.at(problem.queries) - problem.outputs).square().sum(HEAD)
+        (answer.attend(problem.queries) - problem.outputs).square().sum(HEAD)
         for answer in (first, second)
     )
     chosen = ~(second_error <= first_error)[..., None]

@@ -8,10 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from helpers.layers.factorization import Factors, gauss_newton_step
-from helpers.maths.checks import integer, own_precision, real_tensor
-from helpers.maths.draws import Seed, gaussian
-from helpers.maths.orthogonal import signed_qr
-from helpers.maths.spectrum import unit_scale
+from helpers.maths import Seed, gaussian, integer, own_precision, real_tensor, signed_qr, unit_scale
 
 BLOCKS, DEGREE, CORE_STEPS = 3, 3, 14
 

@@ -1,28 +1,15 @@
 """The factorization note's recipe, and first-order training that puts one thing right at a time."""
 
-import time
 from collections.abc import Callable
-from copy import deepcopy
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from helpers.layers.factorization import (
-    FactorizationLayer,
-    Factors,
-    Fit,
-    checked_target,
-    fit_result,
-    frobenius_norm,
-    project,
-)
-from helpers.layers.fitting import with_gradients
-from helpers.maths.checks import integer, one_of, real_number
-
-LBFGS = {"line_search_fn": "strong_wolfe", "history_size": 10}
-LBFGS |= {"tolerance_grad": 0, "tolerance_change": 0}
+from helpers.layers.factorization import FactorizationLayer, Factors, Fit, checked_target, fit_of
+from helpers.layers.fitting import update, with_gradients
+from helpers.maths import frobenius_norm, integer, real_number
 
 
 class NoteRecipe(FactorizationLayer):
@@ -32,12 +19,10 @@ class NoteRecipe(FactorizationLayer):
     go to :class:`FactorizationLayer` and may put one thing right at a time.
     """
 
-    def __init__(
-        self, rows: int, columns: int | None = None, rank: int | None = None, **options: object
-    ):
+    def __init__(self, rows: int, columns: int | None = None, **options: object) -> None:
         columns = rows if columns is None else columns
         options = {"orthogonal": "qr", "sigma": "softplus", "start": 1.0} | options
-        super().__init__(rows, columns, rank, **options)
+        super().__init__(rows, columns, **options)
 
 
 @with_gradients
@@ -45,81 +30,47 @@ def descend(
     layer: FactorizationLayer,
     target: Float[Tensor, "m n"],
     *,
-    optimizer: str = "adam",
     steps: int = 800,
     learning_rate: float = 3e-3,
     one_cycle: bool = False,
     scale: bool = False,
-    eliminate: bool = False,
     progress: bool = True,
     watch: Callable[[Factors], None] | None = None,
 ) -> Fit:
-    """First-order training of any layer, for a fixed number of ``steps``; the defaults are the note's.
+    """Adam on any layer, for a fixed number of ``steps``; the defaults are the note's.
 
-    ``optimizer`` is "adam" or "lbfgs" (up to 20 evaluations a step, no ``learning_rate``).
     ``one_cycle`` makes ``learning_rate`` the peak of a one-cycle schedule. ``scale`` trains on
-    X/‖X‖₂ and the sum of squares, where the note takes X itself and the mean. ``eliminate`` takes S
-    from diag(UᵀXV), the best S for the present U and V, in place of the learned one (variable
-    projection, Golub & Pereyra 1973); the layer's sigma must be free. ``watch`` is called with the
-    factors before every step.
+    X/‖X‖₂ and the sum of squares, where the note takes X itself and the mean. ``watch`` is called with
+    the factors before every step.
 
-    Raises as :func:`helpers.layers.factorization.fit`; after any error the layer is as it was before.
+    Raises as :func:`helpers.layers.factorization.fit`.
     """
     target = checked_target(layer, target)
     steps = integer(steps, "steps", least=1)
     learning_rate = real_number(learning_rate, "learning_rate", above=0)
-    one_of(optimizer, "optimizer", ("adam", "lbfgs"))
-    if one_cycle and optimizer != "adam":
-        raise ValueError("one_cycle must be False for lbfgs, whose line search sets the step")
-    if eliminate and layer.sigma != "free":
-        raise ValueError(f"eliminate must be False for a layer with sigma {layer.sigma!r}")
     norm = frobenius_norm(target)
     norm = torch.where(norm > 0, norm, 1)
-    size = _spectral_norm(target) if scale and target.any() else torch.ones_like(norm)
-    untrained, layer = layer, deepcopy(layer)
-    if optimizer == "adam":
-        stepper = torch.optim.Adam(layer.parameters(), learning_rate)
-    else:
-        stepper = torch.optim.LBFGS(layer.parameters(), **LBFGS)
+    size = spectral_norm(target) if scale and target.any() else torch.ones_like(norm)
+    optimizer = torch.optim.Adam(layer.parameters(), learning_rate)
     cycle = torch.optim.lr_scheduler.OneCycleLR
-    schedule = cycle(stepper, learning_rate, total_steps=steps) if one_cycle else None
-    seen: list[tuple[Tensor, Factors]] = []
-
-    def loss() -> Tensor:
-        stepper.zero_grad()
-        factors = _eliminated(layer, target / size) if eliminate else layer()
-        difference = target / size - factors.matrix()
-        value = difference.square().sum() if scale else difference.square().mean()
-        value.backward()
-        seen.append((difference.detach(), factors))
-        return value
-
-    start = time.perf_counter()
+    schedule = cycle(optimizer, learning_rate, total_steps=steps) if one_cycle else None
     records = []
     for _ in tqdm(range(steps), "descend", disable=not progress, delay=5, leave=False):
-        seen.clear()
-        stepper.step(loss)
-        difference, factors = seen[0]
-        records.append((frobenius_norm(difference) * size / norm, size * factors.S.detach()))
+        factors = layer()
+        difference = target / size - factors.matrix()
+        update(optimizer, difference.square().sum() if scale else difference.square().mean())
+        S = size * factors.S.detach()
+        records.append((frobenius_norm(difference.detach()) * size / norm, S))
         if watch:
-            watch(Factors(factors.U.detach(), size * factors.S.detach(), factors.V.detach()))
+            watch(Factors(factors.U.detach(), S, factors.V.detach()))
         if schedule:
             schedule.step()
     with torch.no_grad():
-        if eliminate:
-            layer.middle.copy_(project(target, *layer.orthonormal())[0])
-        elif scale:
+        if scale:
             _rescale(layer, size)
         final = layer()
     records.append((frobenius_norm(target - final.matrix()) / norm, final.S.clone()))
-    result = fit_result(records, False, time.perf_counter() - start)
-    untrained.load_state_dict(layer.state_dict())
-    return result
-
-
-def _eliminated(layer: FactorizationLayer, target: Tensor) -> Factors:
-    U, V = layer.orthonormal()
-    return Factors.signed(U, project(target, U, V)[0], V)
+    return fit_of(records, False)
 
 
 def _rescale(layer: FactorizationLayer, factor: Tensor) -> None:
@@ -131,7 +82,7 @@ def _rescale(layer: FactorizationLayer, factor: Tensor) -> None:
         layer.middle.mul_(factor)
 
 
-def _spectral_norm(matrix: Float[Tensor, "m n"], iterations: int = 30) -> Float[Tensor, ""]:
+def spectral_norm(matrix: Float[Tensor, "m n"], iterations: int = 30) -> Float[Tensor, ""]:
     """‖matrix‖₂ from below by power iteration, to a few per cent, which is enough to set a scale."""
     size = frobenius_norm(matrix)
     scaled = matrix / size

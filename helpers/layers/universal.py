@@ -8,18 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import compress
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from helpers.layers.butterfly import Butterfly
 from helpers.layers.fitting import matching, one_cycle, rms, with_gradients
-from helpers.maths.attention import attention
+from helpers.maths import Seed, attention, bit_reversal, gaussian, generator
 from helpers.maths.checks import integer, real_number, real_tensor
-from helpers.maths.draws import Seed, gaussian, generator
-from helpers.maths.matrices import bit_reversal
-from helpers.maths.spectrum import unit_scale
 
 Tokens = Float[Tensor, "*batch n width"]
 TINY = 1e-30
@@ -92,9 +88,7 @@ class RealButterfly(Butterfly):
         self.free = 2 * n * (len(self.strides) + 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(…, n, width)`` → the same shape; more than one sample at once goes through the matrix."""
-        if x.ndim == 2:
-            return super().forward(x)
+        """``(…, n, width)`` → the same shape, through the matrix."""
         return super().forward(self._identity(x.dtype)) @ x
 
 
@@ -105,12 +99,9 @@ class UniversalLayer(nn.Module):
     """y = Σ_k g_k T_k(x) for tokens x (…, n, width), with gates g_k that are open with probability π_k.
 
     ``classes`` are some of CLASSES. While it is trained, every gate is a coin of probability π_k =
-    sigmoid(logit_k). Nothing needs to be tossed. For one layer :meth:`description_length` sums over
-    all states of the gates. Inside a network :meth:`forward` takes the mean Σπ_kT_k(x) and, with
-    ``noise``, a stream of :func:`helpers.maths.draws.generator`, adds Gaussian noise of the coins' variance Σπ_k(1 − π_k)T_k(x)² (fast dropout, Wang &
-    Manning 2013; Kingma et al. 2015). A gate that stays undecided is noise, and a gate that is open
-    costs ``price`` bits for each free parameter. In evaluation mode gates with π_k > ½ are open and
-    the others closed.
+    sigmoid(logit_k). Nothing needs to be tossed: :meth:`description_length` sums over all states of
+    the gates, and :meth:`forward` takes the mean Σπ_kT_k(x). An open gate costs ``price`` bits for each
+    free parameter. In evaluation mode gates with π_k > ½ are open and the others closed.
 
     ``rank``, ``taps``, ``depthwise`` and ``heads`` are the sizes of the classes. Starts at random from
     ``seed``. Raises ValueError for an unknown class, a negative price, a rank above n, an even number
@@ -130,7 +121,6 @@ class UniversalLayer(nn.Module):
         heads: int = 1,
         price: float = FLOAT_BITS,
         seed: Seed = 0,
-        dtype: torch.dtype = torch.float64,
     ) -> None:
         super().__init__()
         n, width = integer(n, "n", least=2), integer(width, "width", least=1)
@@ -142,8 +132,6 @@ class UniversalLayer(nn.Module):
             raise ValueError(f"heads must divide width = {width}, not {heads}")
         if isinstance(classes, str) or not classes or not set(classes) <= set(CLASSES):
             raise ValueError(f"classes must be some of {CLASSES}, not {classes!r}")
-        if dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"dtype must be one of (torch.float32, torch.float64), not {dtype!r}")
         self.price = real_number(price, "price", least=0)
         stream = generator(seed, "universal layer")
         make = {
@@ -158,7 +146,6 @@ class UniversalLayer(nn.Module):
         self.gate_logits = nn.Parameter(torch.zeros(len(self.classes), dtype=torch.float64))
         self.register_buffer("scale", torch.ones((), dtype=torch.float64))
         self.size = (n, width)
-        self.to(dtype)  # drawn in float64 always, so that both precisions start alike
 
     @property
     def probabilities(self) -> Float[Tensor, "classes"]:
@@ -175,12 +162,9 @@ class UniversalLayer(nn.Module):
         """Free parameters of each class: what leaves the operator the same isn't counted."""
         return {name: self.members[name].free for name in self.classes}
 
-    def cost(self) -> Float[Tensor, ""]:
-        """Expected price of the open gates in bits."""
-        return self.price * (self.probabilities * self._free).sum()
-
     @property
-    def _free(self) -> Float[Tensor, "classes"]:
+    def free(self) -> Float[Tensor, "classes"]:
+        """The same numbers, in the order of ``classes``."""
         return torch.tensor(list(self.parameters_of.values())).to(self.gate_logits)
 
     def parts(self, x: Tokens) -> Float[Tensor, "classes *batch n width"]:
@@ -188,8 +172,8 @@ class UniversalLayer(nn.Module):
         x = self._matching(x, "x")
         return self.scale * torch.stack([self.members[name](x) for name in self.classes])
 
-    def forward(self, x: Tokens, noise: np.random.Generator | None = None) -> Tokens:
-        """The mean output, with noise of the coins' variance drawn from the stream ``noise``; open gates only in evaluation.
+    def forward(self, x: Tokens) -> Tokens:
+        """The mean output; open gates only in evaluation.
 
         Raises ValueError for another n, width or dtype than the layer's.
         """
@@ -197,13 +181,7 @@ class UniversalLayer(nn.Module):
             x = self._matching(x, "x")
             open_parts = [self.members[name](x) for name in self.chosen]
             return self.scale * sum(open_parts, start=torch.zeros_like(x))
-        p, parts = self.probabilities, self.parts(x)
-        mean = torch.tensordot(p, parts, 1)
-        if noise is None:
-            return mean
-        variance = torch.tensordot(p * (1 - p), parts.square(), 1)
-        draws = gaussian(*mean.shape, seed=noise).to(mean)
-        return mean + draws * (variance + 1e-12).sqrt()
+        return torch.tensordot(self.probabilities, self.parts(x), 1)
 
     def description_length(self, x: Tokens, y: Tokens, share: float = 1.0) -> Float[Tensor, ""]:
         """Expected bits for y given x over the coins: (N/2)·log₂(mean squared residual), plus the gates' price.
@@ -224,7 +202,7 @@ class UniversalLayer(nn.Module):
         size = torch.where(size > 0, size, TINY)
         residuals = flat / size - states @ (self.parts(x).flatten(1) / size)
         bits = flat.numel() * (residuals.square().mean(-1).clamp(min=TINY).log2() / 2 + size.log2())
-        return bits + share * self.price * states @ self._free
+        return bits + share * self.price * states @ self.free
 
     @torch.no_grad()
     def settle(self, x: Tokens, y: Tokens) -> float:
@@ -255,8 +233,6 @@ class Choice:
     """π_k before every step and after the last."""
     saved: float
     """Bits saved against no class at all, price included; 0 if none is open."""
-    relative_error: float
-    """On the data of the fit, with hard gates."""
 
 
 @with_gradients
@@ -299,11 +275,7 @@ def choose_classes(
     path.append(layer.probabilities.detach().clone())
     by_gradient, saved = layer.chosen, layer.settle(inputs, outputs)
     layer.eval()
-    unit = unit_scale(outputs.flatten(), 0)
-    with torch.no_grad():
-        off, size = ((part / unit).norm() for part in (layer(inputs) - outputs, outputs))
-    error = float(torch.where(off == 0, 0, off / size))
-    return Choice(layer.chosen, by_gradient, torch.stack(path), saved, error)
+    return Choice(layer.chosen, by_gradient, torch.stack(path), saved)
 
 
 def _draw(*shape: int, deviation: float, seed: Seed) -> nn.Parameter:

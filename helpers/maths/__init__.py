@@ -7,13 +7,15 @@ from helpers.maths.checks import (
 from helpers.maths.draws import Seed, gaussian, generator, integers, orders, uniform
 from helpers.maths.matrices import bit_reversal, hartley, known_matrices, power_of_two
 from helpers.maths.attention import attention, attention_weights, causal_mask
-from helpers.maths.spectrum import Spectrum, distance_to_rank_one, spectrum, truncate, unit_scale
+from helpers.maths.spectrum import (
+    Spectrum, distance_to_rank_one, frobenius_norm, spectrum, truncate, unit_scale,
+)
 from helpers.maths.orthogonal import (
     MAPS, Map, SQUARE, cayley, householder, lapack_qr, matrix_exponential, signed_qr,
 )
 from helpers.maths.nulls import random_attention, shuffle_within_rows
 from helpers.maths.structure import (
     Reading, bandwidth, circulant_distance, diagnose, flatness, fourier_off_diagonal,
-    input_dependence, low_rank_distance, principal_angles, row_stochastic_distance,
+    input_dependence, low_rank_distance, row_stochastic_distance,
     sinusoid_overlap, sinusoidal_rows, sinusoidal_vectors, toeplitz_distance,
 )

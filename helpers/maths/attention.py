@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from helpers.maths.checks import integer, own_precision, real_number, real_tensor
+from helpers.maths.checks import own_precision, real_number, real_tensor
 
 
 @own_precision
@@ -24,30 +24,23 @@ def attention_weights(
     ``scale`` is s, by default 1/√d. Autocast doesn't lower the precision.
 
     Raises TypeError for tensors that are not real floating point or a mask that is not boolean;
-    ValueError for non-finite entries, different widths d, shapes that do not broadcast, logits
-    that overflow, and a row that may attend to nothing.
+    ValueError for non-finite entries, different widths d, logits that overflow, and a row that may
+    attend to nothing; what torch does for different dtypes and shapes that do not broadcast.
     """
     real_tensor(queries, "queries", least_dims=2)
     real_tensor(keys, "keys", least_dims=2)
-    shapes = f"queries are {tuple(queries.shape)} and keys are {tuple(keys.shape)}"
     if queries.shape[-1] != keys.shape[-1]:
+        shapes = f"queries are {tuple(queries.shape)} and keys are {tuple(keys.shape)}"
         raise ValueError(f"queries and keys must have the same width, but {shapes}")
-    if queries.dtype != keys.dtype:
-        raise TypeError(
-            f"queries and keys must share a dtype, not {queries.dtype} and {keys.dtype}"
-        )
     if scale is None:
         scale = 1 / math.sqrt(queries.shape[-1])
     scale = real_number(scale, "scale", above=0)
 
-    try:
-        logits = scale * queries @ keys.mT
-    except RuntimeError as error:
-        raise ValueError(f"queries and keys must broadcast, but {shapes}") from error
+    logits = scale * queries @ keys.mT
     if not torch.isfinite(logits).all():
         raise ValueError("queries and keys give logits beyond the range of their dtype")
     if mask is not None:
-        logits = torch.where(_usable_mask(mask, logits), logits, float("-inf"))
+        logits = torch.where(_usable_mask(mask).expand_as(logits), logits, float("-inf"))
     return torch.softmax(logits, dim=-1)
 
 
@@ -62,29 +55,18 @@ def attention(
 ) -> Float[Tensor, "*batch m w"]:
     """A·values with A from :func:`attention_weights`; each output row is a mean of values."""
     real_tensor(values, "values", least_dims=2)
-    if values.shape[-2] != keys.shape[-2]:
-        shapes = f"values are {tuple(values.shape)} and keys are {tuple(keys.shape)}"
-        raise ValueError(f"values must have one row per key, but {shapes}")
     return attention_weights(queries, keys, mask=mask, scale=scale) @ values
 
 
 def causal_mask(n: int, *, device: torch.device | str | None = None) -> Bool[Tensor, "n n"]:
     """Lower-triangular mask: token i may attend to tokens j ≤ i. True means "may attend"."""
-    n = integer(n, "n", least=1)
     return torch.ones(n, n, dtype=torch.bool, device=device).tril()
 
 
-def _usable_mask(mask: Tensor, logits: Tensor) -> Tensor:
+def _usable_mask(mask: Tensor) -> Tensor:
     if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
         kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
         raise TypeError(f"mask must be a boolean tensor (True = may attend), not {kind}")
-    try:
-        fits = torch.broadcast_shapes(mask.shape, logits.shape)[-2:] == logits.shape[-2:]
-    except RuntimeError:
-        fits = False
-    if not fits:
-        shapes = f"{tuple(mask.shape)} and they have {tuple(logits.shape)}"
-        raise ValueError(f"mask must broadcast to the weights' shape, but has {shapes}")
     if empty := int((~mask.any(-1)).sum()):
         raise ValueError(f"mask must leave every query a key, but {empty} rows are fully masked")
     return mask

@@ -24,17 +24,13 @@ def real_tensor(value: object, name: str, *, least_dims: int = 1) -> Tensor:
         raise TypeError(f"{name} must have dtype float32 or float64, not {value.dtype}")
     shape = tuple(value.shape)
     if value.ndim < least_dims:
-        raise ValueError(
-            f"{name} must have at least {least_dims} dimensions, but its shape is {shape}"
-        )
+        raise ValueError(f"{name} must have {least_dims} dimensions or more, not the shape {shape}")
     if value.numel() == 0:
         raise ValueError(f"{name} must not be empty, but its shape is {shape}")
     # One pass that needs no memory; a NaN or an infinity always shows in the extremes.
     if not is_true(torch.stack(torch.aminmax(value.detach())).isfinite().all(), name):
         bad = int((~torch.isfinite(value)).sum())
-        raise ValueError(
-            f"{name} must be finite, but {bad} of its {value.numel()} entries are NaN or infinite"
-        )
+        raise ValueError(f"{name} must be finite, but {bad} of its {value.numel()} entries are not")
     return value
 
 
@@ -51,10 +47,8 @@ def is_true(condition: Tensor, name: str) -> bool:
     try:
         return bool(condition)
     except RuntimeError as error:
-        raise TypeError(
-            f"{name} must hold numbers that can be read: no meta tensor, and a batch along leading "
-            "dimensions instead of torch.vmap"
-        ) from error
+        said = "no meta tensor, and a batch along leading dimensions instead of torch.vmap"
+        raise TypeError(f"{name} must hold numbers that can be read: {said}") from error
 
 
 def integer(value: object, name: str, *, least: int, most: int | None = None) -> int:
@@ -82,11 +76,8 @@ def real_number(
     number = float(value)
     if not (isfinite(number) and above < number and least <= number <= most):
         bounds = (("above", above), ("at least", least), ("at most", most))
-        allowed = [
-            "finite",
-            *(f"{word} {bound:g}" for word, bound in bounds if abs(bound) < inf),
-        ]
-        raise ValueError(f"{name} must be {' and '.join(allowed)}, not {number:g}")
+        limits = [f" and {word} {bound:g}" for word, bound in bounds if abs(bound) < inf]
+        raise ValueError(f"{name} must be finite{''.join(limits)}, not {number:g}")
     return number
 
 
@@ -108,11 +99,8 @@ def unicode_text(value: object, name: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        place = error.start
-        raise ValueError(
-            f"{name} must be Unicode text, but its character {place}, {value[place]!r}, is a lone "
-            "surrogate, which UTF-8 cannot encode"
-        ) from error
+        said = f"its character {error.start}, {value[error.start]!r}, is a lone surrogate"
+        raise ValueError(f"{name} must be Unicode text, but {said}") from error
     return value
 
 

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from helpers.maths.attention import attention_weights, causal_mask
-from helpers.maths.checks import integer, real_number, square_matrices
+from helpers.maths.checks import square_matrices
 from helpers.maths.draws import Seed, gaussian, uniform
 
 
@@ -23,9 +23,6 @@ def random_attention(
     At temperature 1 the logits have variance 1; a temperature of 1/t gives them the standard
     deviation t. With ``causal`` the upper triangle is masked.
     """
-    n, d = integer(n, "n", least=1), integer(d, "d", least=1)
-    samples = integer(samples, "samples", least=1)
-    temperature = real_number(temperature, "temperature", above=0)
     queries, keys = gaussian(2, samples, n, d, seed=seed, stream="random attention")
     mask = causal_mask(n) if causal else None
     return attention_weights(queries, keys, mask=mask, scale=1 / (temperature * d**0.5))

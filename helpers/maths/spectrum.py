@@ -22,6 +22,13 @@ def unit_scale(values: Tensor, dim: int | tuple[int, ...] = (-2, -1)) -> Tensor:
     return torch.where(largest > 0, largest / (2 * torch.frexp(largest).mantissa), 1)
 
 
+def frobenius_norm(matrix: Float[Tensor, "*batch m n"]) -> Float[Tensor, "*batch"]:
+    """‖matrix‖_F, whatever its scale: no square over- or underflows."""
+    largest = matrix.abs().amax((-2, -1))
+    scaled = matrix / torch.where(largest > 0, largest, 1)[..., None, None]
+    return largest * torch.linalg.matrix_norm(scaled)
+
+
 @dataclass(frozen=True)
 class Spectrum:
     """Singular values of a batch of matrices, and rank measures computed from them.

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from helpers.maths.checks import integer, own_precision, real_tensor, square_matrices
 from helpers.maths.draws import Seed, gaussian, generator, orders
-from helpers.maths.spectrum import divide, spectrum, unit_scale
+from helpers.maths.spectrum import divide, frobenius_norm, spectrum, unit_scale
 
 Matrices = Float[Tensor, "*batch n n"]
 Values = Float[Tensor, "*batch"]
@@ -93,8 +93,7 @@ def diagnose(
     outside 1 … n and for fewer than two draws.
     """
     matrix = _one_matrix(matrix, "matrix")
-    n, scale = len(matrix), unit_scale(matrix)
-    matrix = matrix / scale  # whose norm neither over- nor underflows
+    n = len(matrix)
     rank = max(1, n // 8) if rank is None else integer(rank, "rank", least=1, most=n)
     draws, stream = integer(draws, "draws", least=2), generator(seed, "diagnose")
     rows, columns = orders(n, 2, draws, seed=stream).to(matrix.device)
@@ -102,10 +101,9 @@ def diagnose(
     places = orders(n * n, draws, seed=stream).to(matrix.device)
     shuffled = matrix.flatten()[places].unflatten(-1, (n, n))
     normal = gaussian(draws, n, n, seed=stream).to(matrix)
-    size = torch.linalg.matrix_norm(matrix) / torch.linalg.matrix_norm(normal)
+    size = frobenius_norm(matrix) / frobenius_norm(normal)
     normal = normal * size[:, None, None]
-    sigma = spectrum(matrix).singular_values
-    row_sum = float((1 / scale).clamp(max=torch.finfo(scale.dtype).max))
+    sigma = spectrum(matrix).relative_values
 
     measures = {  # name → function, and the side on which there is structure
         "low_rank": (lambda A: low_rank_distance(A, rank), "low"),
@@ -113,7 +111,7 @@ def diagnose(
         "circulant": (circulant_distance, "low"),
         "fourier_off_diagonal": (fourier_off_diagonal, "low"),
         "bandwidth": (bandwidth, "low"),
-        "row_stochastic": (lambda A: row_stochastic_distance(A, row_sum), "low"),
+        "row_stochastic": (row_stochastic_distance, "low"),
         "flatness": (flatness, "high"),
         "sinusoidal_vectors": (lambda A: sinusoidal_vectors(A, sigma), "high"),
         "sinusoidal_rows": (sinusoidal_rows, "high"),
@@ -177,17 +175,15 @@ def bandwidth(matrices: Matrices) -> Values:
     return (held < (BAND_ENERGY - ROUNDING) * held[..., -1:]).sum(-1).to(matrices)
 
 
-def row_stochastic_distance(matrices: Matrices, row_sum: float = 1.0) -> Values:
-    """‖A − P(A)‖_F/‖A‖_F, where P(A) is the nearest matrix with A_ij ≥ 0 and row sums ``row_sum``.
+def row_stochastic_distance(matrices: Matrices) -> Values:
+    """‖A − P(A)‖_F/‖A‖_F, where P(A) is the nearest matrix with A_ij ≥ 0 and row sums 1.
 
     Each row is projected on the simplex: max(a − θ, 0) with the θ that makes the sum 1 (Duchi et
     al. 2008, Figure 1). Unlike the other distances, this one depends on the scale of A.
     """
-    unit = unit_scale(square_matrices(matrices, "matrices")).clamp(min=row_sum)
-    matrices = matrices / unit
-    ordered = matrices.sort(-1, descending=True).values
+    ordered = square_matrices(matrices, "matrices").sort(-1, descending=True).values
     counts = torch.arange(1, matrices.shape[-1] + 1, device=matrices.device)
-    shifts = (ordered.cumsum(-1) - row_sum / unit) / counts
+    shifts = (ordered.cumsum(-1) - 1) / counts
     support = (ordered > shifts).sum(-1, keepdim=True).clamp(min=1)
     nearest = (matrices - shifts.gather(-1, support - 1)).clamp(min=0)
     return _distance(nearest, matrices)
@@ -241,7 +237,10 @@ def sinusoid_overlap(basis: Float[Tensor, "*batch n k"]) -> Values:
     subspace. The frequencies are the multiples of 1/(4n) and 1/(4(n + 1)), those of the DFT, the
     DCT-II and the DST-I among them. Raises ValueError for columns that are not orthonormal.
     """
-    n, k = _orthonormal(basis, "basis").shape[-2:]
+    gram = real_tensor(basis, "basis", least_dims=2).mT @ basis
+    n, k = basis.shape[-2:]
+    if (gram - torch.eye(k, dtype=gram.dtype, device=gram.device)).abs().max() > 1e-3:
+        raise ValueError("basis must have orthonormal columns; torch.linalg.qr gives such a basis")
     if k == n:
         return torch.ones(basis.shape[:-2], dtype=basis.dtype, device=basis.device)
     parts, shares = torch.einsum("fns,...nk->...fsk", _sinusoids(n).to(basis), basis), []
@@ -264,32 +263,19 @@ def sinusoid_overlap(basis: Float[Tensor, "*batch n k"]) -> Values:
 
 
 @own_precision
-def principal_angles(
-    U: Float[Tensor, "*batch n r"], W: Float[Tensor, "*batch n r"]
-) -> Float[Tensor, "*batch r"]:
-    """Principal angles in radians, ascending, between the spans of two orthonormal bases.
-
-    Björck & Golub 1973: the cosines are the singular values of UᵀW, the sines those of W − UUᵀW.
-    Each angle is taken from the one of the two that rounding hurts less (scipy 1.17's
-    ``subspace_angles`` mixes them up where small and large angles meet, and is off by 1e-8 there).
-    Raises ValueError for bases that are not orthonormal or not of one shape.
-    """
-    if _orthonormal(U, "U").shape[-2:] != _orthonormal(W, "W").shape[-2:]:
-        shapes = f"{tuple(U.shape)} and {tuple(W.shape)}"
-        raise ValueError(f"U and W must have as many rows and columns, but are {shapes}")
-    cross = U.mT @ W
-    cosines = torch.linalg.svdvals(cross).clamp(max=1)
-    sines = torch.linalg.svdvals(W - U @ cross).flip(-1).clamp(max=1)
-    return torch.where(cosines > math.sqrt(0.5), sines.asin(), cosines.acos())
-
-
 def _largest_angle(matrices: Tensor, truth: Tensor, rank: int) -> Tensor:
-    """In degrees, between the leading singular vectors on the left or on the right."""
+    """In degrees, between the leading singular vectors on the left or on the right.
+
+    Björck & Golub 1973: the cosines of the principal angles between the spans of U and W are the
+    singular values of UᵀW, the sines those of W − UUᵀW.
+    """
     (U, _, Vh), (W, _, Zh) = torch.linalg.svd(matrices), torch.linalg.svd(truth)
-    angles = [
-        principal_angles(mine[..., :rank], true[:, :rank].expand_as(mine[..., :rank]))[..., -1]
-        for mine, true in ((U, W), (Vh.mT, Zh.mT))
-    ]
+    angles = []
+    for mine, true in ((U, W), (Vh.mT, Zh.mT)):
+        mine, true = mine[..., :rank], true[:, :rank]
+        cosines = mine.mT @ true
+        sine = torch.linalg.matrix_norm(true - mine @ cosines, 2)
+        angles.append(torch.atan2(sine, torch.linalg.svdvals(cosines)[..., -1]))
     return torch.maximum(*angles).rad2deg()
 
 
@@ -322,10 +308,7 @@ def input_dependence(
         raise ValueError(f"inputs and outputs must both be (samples, n, width), not {shapes}")
     samples, n, width = inputs.shape
     if samples < 2 or width < 2 or samples * width <= n:
-        raise ValueError(
-            f"inputs must have at least 2 samples of width 2 and more than n = {n} columns in all, "
-            f"not {samples} of width {width}"
-        )
+        raise ValueError(f"inputs must have at least 2 samples of width 2 and over n = {n} columns")
     draws, stream = integer(draws, "draws", least=2), generator(seed, "input dependence")
     pairs = (part.mT.flatten(0, 1) for part in (inputs, outputs))  # one per row
     x, y = (rows / unit_scale(rows) for rows in pairs)
@@ -353,15 +336,6 @@ def _one_matrix(matrix: Tensor, name: str) -> Tensor:
     return matrix.detach().double()
 
 
-def _orthonormal(basis: Tensor, name: str) -> Tensor:
-    gram = real_tensor(basis, name, least_dims=2).mT @ basis
-    if (gram - torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)).abs().max() > 1e-3:
-        raise ValueError(
-            f"{name} must have orthonormal columns; torch.linalg.qr gives such a basis"
-        )
-    return basis
-
-
 def _scaled(matrices: Tensor) -> Tensor:
     """The square matrices of a diagnostic that doesn't depend on their scale."""
     return square_matrices(matrices, "matrices") / unit_scale(matrices)
@@ -369,12 +343,7 @@ def _scaled(matrices: Tensor) -> Tensor:
 
 def _distance(nearest: Tensor, matrices: Tensor) -> Tensor:
     """‖A − nearest‖_F/‖A‖_F of each matrix A of a batch."""
-
-    def size(part: Tensor) -> Tensor:
-        unit = unit_scale(part)
-        return unit[..., 0, 0] * torch.linalg.matrix_norm(part / unit)
-
-    return divide(size(matrices - nearest), size(matrices))
+    return divide(frobenius_norm(matrices - nearest), frobenius_norm(matrices))
 
 
 def _lags(matrices: Tensor) -> Int64[Tensor, "n n"]:

@@ -5,9 +5,6 @@ from helpers.models.files import ModelFileError, read_verified
 from helpers.models.minilm import (
     MINILM_PACKAGE, MINILM_SHA256, MINILM_WINDOW, minilm, minilm_folder, minilm_reinitialised, minilm_tokens,
 )
-from helpers.models.decoder import (
-    BYTES, Block, DECODER_FILE, DECODER_SHA256, Decoder, ROTATION_BASE, Transform,
-    bits_per_byte, check_tokens, load_decoder, rotate,
-)
+from helpers.models.decoder import BYTES, DECODER_FILE, Decoder, Transform, load_decoder, rotate
 from helpers.models.smollm import CACHE_VARIABLE, LanguageModel, SMOLLM_SHA256, fetch_smollm, smollm
 from helpers.models.transformer import attention_maps, queries_keys_values, replaced_attention

@@ -1,4 +1,4 @@
-"""A small causal transformer over bytes, its committed checkpoint, and what is measured on it.
+"""A small causal transformer over bytes, and its committed checkpoint.
 
 Pre-layer-norm blocks as in GPT-2 (Radford et al. 2019) with tied embeddings and the book's own
 :func:`~helpers.maths.attention.attention_weights`, so the formula on the page is the formula that was
@@ -18,9 +18,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from helpers.maths.attention import attention_weights, causal_mask
+from helpers.maths import Seed, attention_weights, causal_mask, gaussian, generator
 from helpers.maths.checks import integer, is_true, own_precision
-from helpers.maths.draws import Seed, gaussian, generator
 from helpers.models.files import read_verified
 
 DECODER_FILE = Path(__file__).parents[1] / "data" / "decoder.safetensors"
@@ -81,10 +80,8 @@ class Decoder(nn.Module):
     ) -> None:
         super().__init__()
         width, heads = integer(width, "width", least=1), integer(heads, "heads", least=1)
-        layers, self.context = (
-            integer(layers, "layers", least=1),
-            integer(context, "context", least=1),
-        )
+        layers = integer(layers, "layers", least=1)
+        self.context = integer(context, "context", least=1)
         if width % (2 * heads):
             raise ValueError(f"width must be a multiple of 2·heads = {2 * heads}, not {width}")
         # "meta" tensors hold no numbers, so building the modules draws nothing from global state.
@@ -141,7 +138,10 @@ class Decoder(nn.Module):
         self, tokens: Tensor, transform: Transform | None = None
     ) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor, Tensor]]]:
         """What the last block puts out; A, queries, keys and values of every layer."""
-        check_tokens(tokens, self.context)
+        check_ids(tokens, "tokens", BYTES, self.context)
+        if tokens.ndim != 2 or tokens.numel() == 0:
+            shape = tuple(tokens.shape)
+            raise ValueError(f"tokens must have shape (batch, n) and not be empty, not {shape}")
         mask = causal_mask(tokens.shape[1], device=tokens.device)
         x, parts = self.embedding(tokens), []
         for layer, block in enumerate(self.blocks):
@@ -164,42 +164,25 @@ def rotate(rows: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
     return torch.cat((first * cos - second * sin, first * sin + second * cos), -1)
 
 
-def load_decoder(
-    path: Path | str = DECODER_FILE,
-    sha256: str = DECODER_SHA256,
-    *,
-    device: torch.device | str = "cpu",
-    dtype: torch.dtype = torch.float64,
-) -> Decoder:
-    """The trained decoder (seed 0 of ``experiments.decoder_seeds``), in evaluation mode.
+def load_decoder(path: Path | str = DECODER_FILE) -> Decoder:
+    """The trained decoder (seed 0 of ``experiments.decoder_seeds``), in float64 and evaluation mode.
 
     Raises :class:`helpers.models.files.ModelFileError` when the file is missing or its SHA-256 is not
-    ``sha256``; nothing is read from a file that fails.
+    DECODER_SHA256; nothing is read from a file that fails.
     """
-    weights = safetensors.torch.load(read_verified(path, sha256))
+    weights = safetensors.torch.load(read_verified(path, DECODER_SHA256))
     decoder = Decoder(seed=0)
     decoder.load_state_dict(weights)
-    return decoder.to(device=device, dtype=dtype).eval().requires_grad_(False)
+    return decoder.double().eval().requires_grad_(False)
 
 
-def bits_per_byte(
-    decoder: Decoder, batch: Int64[Tensor, "batch n_plus_1"], transform: Transform | None = None
-) -> float:
-    """Mean −log₂ of the probability given to each next byte."""
-    logits = decoder(batch[:, :-1], transform)
-    loss = nn.functional.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
-    return loss.item() / math.log(2)
-
-
-def check_tokens(tokens: object, context: int) -> None:
-    if not isinstance(tokens, Tensor) or tokens.dtype != torch.int64:
-        kind = tokens.dtype if isinstance(tokens, Tensor) else type(tokens).__name__
-        raise TypeError(f"tokens must be an int64 tensor, not {kind}")
-    shape = tuple(tokens.shape)
-    if tokens.ndim != 2 or tokens.numel() == 0:
-        raise ValueError(f"tokens must have shape (batch, n) and not be empty, not {shape}")
-    if shape[1] > context:
-        raise ValueError(f"tokens must have at most {context} columns, the context, not {shape[1]}")
-    if is_true(((tokens < 0) | (tokens >= BYTES)).any(), "tokens"):
-        least, most = int(tokens.min()), int(tokens.max())
-        raise ValueError(f"tokens must lie in 0 … {BYTES - 1}, but run {least} … {most}")
+def check_ids(ids: object, name: str, vocabulary: int, most: int | None) -> None:
+    """TypeError unless ``ids`` is an int64 tensor, ValueError for more than ``most`` or an unknown one."""
+    if not isinstance(ids, Tensor) or ids.dtype != torch.int64:
+        kind = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+        raise TypeError(f"{name} must be an int64 tensor, not {kind}")
+    if most is not None and ids.size(-1) > most:
+        raise ValueError(f"{name} must be at most {most} tokens, not {ids.size(-1)}")
+    if is_true(((ids < 0) | (ids >= vocabulary)).any(), name):
+        low, high = int(ids.min()), int(ids.max())
+        raise ValueError(f"{name} must lie in 0 … {vocabulary - 1}, but run {low} … {high}")

@@ -17,8 +17,7 @@ from jaxtyping import Int64
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from helpers.maths.checks import integer, unicode_text
-from helpers.maths.draws import Seed, gaussian, generator
+from helpers.maths import Seed, gaussian, generator, integer, unicode_text
 from helpers.models.files import ModelFileError, read_verified
 
 if TYPE_CHECKING:

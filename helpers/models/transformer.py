@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from helpers.maths.checks import is_true, own_precision
-from helpers.models.decoder import Decoder, Transform
+from helpers.maths.checks import own_precision
+from helpers.models.decoder import BYTES, Decoder, Transform, check_ids
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,7 +42,7 @@ def attention_maps(
     the vocabulary, more of them than the model has positions, and a model without attention.
     """
     if isinstance(model, Decoder):
-        return model.attention(_one_row(input_ids))[0]
+        return model.attention(_one_row(input_ids, BYTES, model.context))[0]
     with _prepared(model, "eager") as body:
         output = _run(body, input_ids, output_attentions=True)
     weights = [part for part in output.get("attentions") or () if part is not None]
@@ -63,7 +63,7 @@ def queries_keys_values(
     Raises as :func:`attention_maps`, and ValueError for a model that adds to QKᵀ, as T5 does.
     """
     if isinstance(model, Decoder):
-        return tuple(part[0] for part in model.heads(_one_row(input_ids)))
+        return tuple(part[0] for part in model.heads(_one_row(input_ids, BYTES, model.context)))
     layers: list[tuple[Tensor, ...]] = []
 
     def record(_: int, weights: Tensor, *rows: Tensor) -> Tensor:
@@ -144,27 +144,19 @@ def _prepared(model: "PreTrainedModel", implementation: str) -> Iterator["PreTra
 @torch.no_grad()
 def _run(body: "PreTrainedModel", inputs: Tensor, **options: bool) -> dict[str, object]:
     if body.main_input_name == "input_ids":
-        inputs = _one_row(inputs)
         most = getattr(body.config, "max_position_embeddings", None)
-        if most is not None and inputs.shape[1] > most:
-            raise ValueError(f"input_ids must be at most {most} tokens, not {inputs.shape[1]}")
-        size = body.get_input_embeddings().num_embeddings
-        if is_true(((inputs < 0) | (inputs >= size)).any(), "input_ids"):
-            least, most = int(inputs.min()), int(inputs.max())
-            raise ValueError(f"input_ids must lie in 0 … {size - 1}, but run {least} … {most}")
+        inputs = _one_row(inputs, body.get_input_embeddings().num_embeddings, most)
     elif not isinstance(inputs, Tensor):
         raise TypeError(f"input_ids must be the tensor {body.main_input_name} for this model")
     return body(**{body.main_input_name: inputs.to(body.device)}, return_dict=True, **options)
 
 
-def _one_row(input_ids: object) -> Int64[Tensor, "1 n"]:
+def _one_row(input_ids: object, vocabulary: int, most: int | None) -> Int64[Tensor, "1 n"]:
     if isinstance(input_ids, str):
         raise TypeError(
             "input_ids must be token ids, not a text: tokenizer(text, return_tensors='pt').input_ids"
         )
-    if not isinstance(input_ids, Tensor) or input_ids.dtype != torch.int64:
-        kind = input_ids.dtype if isinstance(input_ids, Tensor) else type(input_ids).__name__
-        raise TypeError(f"input_ids must be an int64 tensor, not {kind}")
+    check_ids(input_ids, "input_ids", vocabulary, most)
     shape = tuple(input_ids.shape)
     if input_ids.numel() == 0 or shape not in ((input_ids.numel(),), (1, input_ids.numel())):
         raise ValueError(f"input_ids must have shape (n,) or (1, n) and not be empty, not {shape}")

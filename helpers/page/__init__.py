@@ -4,14 +4,4 @@ from helpers.page import claims, figures
 from helpers.page.benchmarks import exponent, load_benchmarks, time_ratio
 from helpers.page.exercises import check, guess
 from helpers.page.explore import explore
-from helpers.page.figures import (
-    as_list,
-    heatmap,
-    line,
-    logarithmic,
-    name_tokens,
-    panel,
-    show,
-    show_table,
-)
 from helpers.page.numbers import median, median_range, printed, spread

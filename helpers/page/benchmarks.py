@@ -33,17 +33,14 @@ Methods = dict[str, dict[int, Timing]]
 
 
 def load_benchmarks(path: Path = RESULTS) -> dict[str, Methods]:
-    """Group → method → size → :class:`Timing`, sizes ascending, methods in the order of the run."""
+    """Group → method → size → :class:`Timing`, in the order of the run, in which sizes grow."""
     groups: dict[str, Methods] = {}
     for entry in json.loads(path.read_text(encoding="utf-8"))["benchmarks"]:
         errors = torch.tensor(entry["errors"]).double() if "errors" in entry else None
         timing = Timing(torch.tensor(entry["seconds"]).double(), errors, entry.get("bytes"))
         methods = groups.setdefault(entry["group"], {})
         methods.setdefault(entry["method"], {})[entry["size"]] = timing
-    return {
-        group: {method: dict(sorted(sizes.items())) for method, sizes in methods.items()}
-        for group, methods in groups.items()
-    }
+    return groups
 
 
 def time_ratio(

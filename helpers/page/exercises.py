@@ -20,12 +20,9 @@ class Feedback:
 
     def _repr_html_(self) -> str:
         state = "passed" if self.passed else "open"
-        hint = (
-            f"<details><summary>Hint</summary>{html.escape(self.hint)}</details>"
-            if self.hint
-            else ""
-        )
-        return f'<div class="af-feedback af-{state}">{html.escape(self.message)}{hint}</div>'
+        hint = html.escape(self.hint)
+        fold = f"<details><summary>Hint</summary>{hint}</details>" if hint else ""
+        return f'<div class="af-feedback af-{state}">{html.escape(self.message)}{fold}</div>'
 
     def __repr__(self) -> str:
         return f"{self.message} Hint: {self.hint}" if self.hint else self.message
@@ -96,9 +93,8 @@ def _difference(got: object, expected: object, tolerance: float) -> str | None:
         tensor = torch.as_tensor(got, dtype=dtype).detach().to("cpu").to_dense()
         shape = tuple(tensor.shape)
     except Exception:  # a text, a tensor without values, whatever can't be compared
-        return (
-            f"the function returned a {type(got).__name__}, which is no number or tensor of numbers"
-        )
+        kind = type(got).__name__
+        return f"the function returned a {kind}, which is no number or tensor of numbers"
     expected = torch.as_tensor(expected, dtype=dtype).detach()
     if shape != expected.shape:
         return f"the shape is {shape}, expected {tuple(expected.shape)}"

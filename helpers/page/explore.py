@@ -1,5 +1,6 @@
 """Figures with sliders that move with a kernel and without one."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 
@@ -44,33 +45,23 @@ def explore(
     underscores. A slider starts at its value in ``opens_at``, or at its first one. Sliders and pictures are
     linked in the browser, so the same cell is live in JupyterLab and in the built page.
 
-    Raises TypeError if ``draw`` is not callable or returns something else, for a caption that is
-    no text and a parameter that is no list; ValueError for no parameter, a parameter without
-    values or with a repeated value, one that ``opens_at`` lacks, and more than 100 states. What ``draw`` raises gets a note that
-    says at which state.
+    Raises TypeError for a caption that is no text and a parameter that is no list; ValueError for a
+    parameter without values or with a repeated value, a place to open at that is no value, and more
+    than 100 states. What goes wrong with ``draw`` gets a note that says at which state.
     """
-    if not callable(draw):
-        raise TypeError(f"draw must be a function of the parameters, not {draw!r}")
     if not isinstance(caption, str):
         raise TypeError(f"caption must be text, not {caption!r}; values are given by name")
-    if not parameters:
-        raise ValueError("parameters must name at least one parameter and its values")
-    states = 1
     for name, values in parameters.items():
         if isinstance(values, str) or not isinstance(values, Sequence):
             raise TypeError(f"{name} must be a list of values, not {values!r}")
         labels = [_label(value) for value in values]
         if not labels or len(set(labels)) < len(labels):
             raise ValueError(f"{name} must have at least one value and none twice, not {labels}")
-        states *= len(labels)
         if name in opens_at and opens_at[name] not in values:
-            raise ValueError(
-                f"opens_at must be one of the values of {name}, not {opens_at[name]!r}"
-            )
+            raise ValueError(f"opens_at must be a value of {name}, not {opens_at[name]!r}")
+    states = math.prod(len(values) for values in parameters.values())
     if states > MOST_STATES:
-        raise ValueError(
-            f"parameters give {states} states, but a page carries {MOST_STATES} at most"
-        )
+        raise ValueError(f"parameters give {states} states; a page carries {MOST_STATES} at most")
 
     places = {n: list(v).index(opens_at.get(n, v[0])) for n, v in parameters.items()}
     sliders = {
@@ -89,7 +80,11 @@ def explore(
     def stack(point: dict[str, object]) -> widgets.Widget:
         """The picture at ``point``, or the pictures over the first parameter not yet in it."""
         if len(point) == len(parameters):
-            panels, alt = _drawn(draw, point)
+            try:
+                panels, alt = draw(**point)
+            except Exception as error:
+                error.add_note(f"The explorer was drawing its state {point}.")
+                raise
             descriptions[", ".join(f"{k} = {_label(v)}" for k, v in point.items())] = alt
             return widgets.HTML(figure_html(panels, alt, caption), **shared)
         name = list(parameters)[len(point)]
@@ -102,19 +97,6 @@ def explore(
     explorer.add_class("af-explorer")
     explorer.descriptions = descriptions
     return explorer
-
-
-def _drawn(draw: Draw, point: dict[str, object]) -> tuple[Axes | Sequence[Axes], str]:
-    try:
-        result = draw(**point)
-    except Exception as error:
-        error.add_note(f"The explorer was drawing its state {point}.")
-        raise
-    if not isinstance(result, tuple) or len(result) != 2:
-        raise TypeError(
-            f"draw must return (panels, alt text), but at {point} it returned {result!r}"
-        )
-    return result
 
 
 def _label(value: object) -> str:

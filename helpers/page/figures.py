@@ -133,11 +133,9 @@ def name_tokens(axes: Axes, tokens: Sequence[str]) -> Axes:
 def figure_html(panels: Axes | Sequence[Axes], alt: str, caption: str = "") -> str:
     """``<figure>`` with the panels as inline SVG, the text alternative ``alt`` and a caption.
 
-    Raises ValueError for an empty ``alt`` or no panel.
+    Raises ValueError for an empty ``alt``.
     """
     panels = list(panels) if isinstance(panels, Sequence | np.ndarray) else [panels]
-    if not panels or not all(isinstance(axes, Axes) for axes in panels):
-        raise ValueError(f"panels must be one matplotlib Axes or several, not {panels!r}")
     if not isinstance(alt, str) or not alt.strip():
         raise ValueError("alt must describe what the figure shows, but it is empty")
     # The alternative text salts the element ids: two states on one page never share one.
@@ -232,13 +230,7 @@ def _heat_data(image: AxesImage) -> dict[str, object]:
     }
 
 
-def show_table(
-    header: Sequence[str],
-    rows: Sequence[Sequence[object]],
-    caption: str,
-    *,
-    row_headers: bool = True,
-) -> None:
+def show_table(header: Sequence[str], rows: Sequence[Sequence[object]], caption: str) -> None:
     """Display a table; the first cell of a row is its header.
 
     Numbers come formatted; the hyphen before one becomes a minus sign. A cell made with
@@ -246,8 +238,7 @@ def show_table(
     """
     head = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in header)
     body = "".join(
-        f"<tr>{''.join(_cell(cell, i == 0 and row_headers) for i, cell in enumerate(row))}</tr>"
-        for row in rows
+        f"<tr>{''.join(_cell(cell, i == 0) for i, cell in enumerate(row))}</tr>" for row in rows
     )
     display(
         HTML(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from by_value import SHADES, figure_pairs, pairs, text_pairs
 
-from helpers.page import claims, figures, printed, show_table
+from helpers.page import claims, figures, printed
 
 
 def too_far(was, now, **stated):
@@ -112,7 +112,7 @@ def test_a_bound_number_moves_by_its_tolerance(shown):
 def test_a_cell_of_a_table_has_its_own_tolerance(shown):
     def table(value):
         cells = [[12, printed(value, ".1f", tolerance=0.5), f"{value:.1f}"[:1]]]
-        show_table(["n", "wide", "digit"], cells, "Caption")
+        figures.show_table(["n", "wide", "digit"], cells, "Caption")
 
     assert same(shown, table, 2.1, 2.6)
     assert not same(shown, table, 2.1, 2.8)

@@ -154,7 +154,10 @@ def test_widgets_that_would_be_dead_stop_the_build() -> None:
         explorers.explorer(1, {"w": {"state": {}}}, "w")
     loose = {
         "box": {"model_name": "VBoxModel", "state": {"children": ["IPY_MODEL_s", "IPY_MODEL_p"]}},
-        "s": {"model_name": "SliderModel", "state": {"_options_labels": ["1"], "description": "x", "index": 0}},
+        "s": {
+            "model_name": "SliderModel",
+            "state": {"_options_labels": ["1"], "description": "x", "index": 0},
+        },
         "p": {"model_name": "StackModel", "state": {"children": ["IPY_MODEL_h"]}},
         "h": {"model_name": "HTMLModel", "state": {"value": "picture"}},
     }

@@ -12,9 +12,7 @@ from helpers.layers import CLASSES, FLOAT_BITS, choose_classes
 
 def test_a_mixture_is_the_sum_of_its_cases_at_equal_size():
     (inputs, outputs), (tests, clean_tests) = draw("low rank + convolution", 3)
-    parts = [
-        make(n=32, width=8, samples=64, seed=3) for make in (cases.low_rank, cases.convolution)
-    ]
+    parts = [make(n=32, samples=64, seed=3) for make in (cases.low_rank, cases.convolution)]
     clean = sum(part.clean / part.clean.square().mean().sqrt() for part in parts)
     torch.testing.assert_close(clean_tests, clean[32:])
     torch.testing.assert_close(torch.cat([inputs, tests]), parts[0].inputs)

@@ -12,6 +12,7 @@ from experiments.byte_counts import load_counts, ngram_bits
 from experiments.decoder_measures import (
     ablate,
     ablation_costs,
+    bits_per_byte,
     measure_heads,
     truncate_all,
     truncate_energy,
@@ -21,7 +22,7 @@ from experiments.decoder_measures import (
 from experiments.decoder_seeds import LOSS_WINDOWS, SEEDS, load_results, run, train
 from helpers.data import encode, heldout_text, windows
 from helpers.maths import spectrum
-from helpers.models import Decoder, bits_per_byte, load_decoder
+from helpers.models import Decoder, load_decoder
 
 BATCH = windows(heldout_text(), 24, 2)  # (2, 25): 24 inputs, and the last target
 TOKENS = BATCH[:, :-1]

@@ -13,6 +13,7 @@ from experiments.layer_stacks import (
     LAYERS,
     SEEDS,
     TASKS,
+    NoisyLayer,
     Stack,
     load_results,
     loss_of,
@@ -23,7 +24,7 @@ from experiments.layer_stacks import (
 )
 from helpers.data import encode, heldout_text, training_text
 from helpers.layers import CLASSES, SETTLED
-from helpers.maths import gaussian
+from helpers.maths import gaussian, generator
 from helpers.models import BYTES
 
 # Tasks
@@ -89,6 +90,42 @@ def test_a_permuted_task_has_its_tokens_in_one_order(name):
 
 
 # Stacks
+
+
+N = 8
+
+
+def with_gates(layer, *probabilities):
+    layer.gate_logits.data = torch.tensor(probabilities, dtype=torch.float64).logit()
+    return layer.requires_grad_(False)
+
+
+def test_the_noise_has_the_mean_and_variance_of_tossed_coins():
+    layer = with_gates(NoisyLayer(N, 2), 0.1, 0.4, 0.75, 0.9)
+    x, draws = gaussian(N, 2, seed=1), 20_000
+    coins = torch.from_numpy(generator(0, "coins").random((draws, 4))) < layer.probabilities
+    tossed = torch.tensordot(coins.double(), layer.parts(x), 1)
+    many = x.expand(draws, N, 2)
+    noisy = layer(many, generator(1, "noise"))
+    p = layer.probabilities
+    mean = torch.tensordot(p, layer.parts(x), 1)
+    variance = torch.tensordot(p * (1 - p), layer.parts(x).square(), 1)
+    for sample in (tossed, noisy):
+        assert ((sample.mean(0) - mean).abs() < 5 * (variance / draws).sqrt()).all()
+        assert (sample.std(0) / variance.sqrt()).sub(1).abs().max() < 0.03
+    # Gaussian and independent from place to place, from the stream alone.
+    unit = (noisy - mean) / variance.sqrt()
+    assert abs(float(unit.pow(4).mean()) - 3) < 0.05
+    correlations = torch.corrcoef(unit.flatten(1).T) - torch.eye(2 * N, dtype=torch.float64)
+    assert correlations.abs().max() < 0.05
+    assert torch.equal(
+        layer(many[:3], generator(1, "noise")), layer(many[:3], generator(1, "noise"))
+    )
+    # A decided gate is no noise.
+    decided = with_gates(layer, *[1e-9, 1 - 1e-9] * 2)
+    torch.testing.assert_close(decided(x, generator(1, "noise")), decided(x), atol=1e-3, rtol=0)
+    # In evaluation there is none.
+    assert torch.equal(layer.eval()(x, generator(1, "noise")), layer(x))
 
 
 def settled(stack, *open_classes):

@@ -9,6 +9,7 @@ from experiments.recipe_ablation import (
     ROWS,
     SEEDS,
     PeerLayer,
+    descend_eliminated,
     flips,
     load_ablation,
     load_recipe,
@@ -21,6 +22,7 @@ from helpers.layers import FactorizationLayer, Factors, NoteRecipe, descend, fit
 from helpers.maths import gaussian, signed_qr
 
 DEFAULT, RECIPE = "Gauss–Newton (default)", "note's recipe"
+ELIMINATED = [row for row in ROWS if row.endswith("Σ eliminated")]
 
 
 @pytest.mark.parametrize("shape", [(7, 7), (9, 5), (5, 9)])
@@ -42,6 +44,21 @@ def test_gauss_newton_refuses_a_peer_whose_weights_it_cannot_write(row, monkeypa
     monkeypatch.setattr(recipe_ablation, "descend", lambda layer, X, **options: fit(layer, X))
     with pytest.raises(ValueError, match="layer must"):
         ROWS[row](gaussian(4, 4, seed=0), 0)
+
+
+@pytest.mark.parametrize(("lbfgs", "steps"), [(False, 200), (True, 10)])
+@pytest.mark.parametrize("size", [1e-3, 1.0])
+def test_an_eliminated_sigma_is_the_best_one_and_halves_the_error(lbfgs, steps, size):
+    target = size * note_targets(0, 8)["attention"]
+    layer = FactorizationLayer(8, 8, orthogonal="cayley")
+    result = descend_eliminated(layer, target, lbfgs=lbfgs, steps=steps)
+    slow = descend(FactorizationLayer(8, 8), target, steps=200).relative_error
+    assert result.relative_error == float(result.history[-1]) < slow / 2
+    U, V = layer.orthonormal()
+    best = (U.T @ target @ V).diagonal().detach()
+    torch.testing.assert_close(result.singular_values[-1], best.abs())
+    left = torch.linalg.matrix_norm(target - (U * best) @ V.T) / torch.linalg.matrix_norm(target)
+    assert result.relative_error == pytest.approx(left.item(), rel=1e-9)
 
 
 def test_flips_counts_columns_that_turn_around():
@@ -79,7 +96,8 @@ def test_a_run_measures_every_row_on_one_target(trained, monkeypatch):
     monkeypatch.setattr(recipe_ablation, "note_targets", lambda seed: small)
     found = run("attention", 2)
     assert list(found["rows"]) == list(ROWS)
-    assert len(trained) == len(ROWS)  # all but the default, and the recipe once more, watched
+    # All but the default and those with Σ eliminated, and the recipe once more, watched.
+    assert len(trained) == len(ROWS) - len(ELIMINATED)
     sigma = torch.linalg.svdvals(small["attention"])
     layer = trained[0][0]
     assert type(layer) is NoteRecipe

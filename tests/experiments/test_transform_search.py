@@ -7,8 +7,16 @@ import pytest
 import torch
 
 from experiments import transform_search
-from experiments.transform_search import GOALS, SEEDS, SoftPermutation, dft, load_results, run
-from helpers.layers import learn_blocks, rank_one_bound
+from experiments.transform_search import (
+    GOALS,
+    SEEDS,
+    SoftPermutation,
+    dft,
+    learn_columns,
+    load_results,
+    run,
+)
+from helpers.layers import Butterfly, cooley_tukey, learn_blocks, rank_one_bound, rmse
 from helpers.maths import bit_reversal, gaussian
 
 
@@ -82,17 +90,53 @@ def test_a_relaxed_permutation_is_a_mean_of_permutations():
     assert torch.equal(permutation.orders(), hard(16, permutation.logits > 0).orders())
 
 
+# Training on some of the columns
+
+
+def test_all_columns_are_what_a_layer_learns_from():
+    one, other = (Butterfly(8, copies=2, seed=1) for _ in range(2))
+    history = learn_blocks(one, dft(8).matrix, steps=30, progress=False)
+    close(learn_columns(other, dft(8).matrix, steps=30), history)
+    close(other.blocks.detach(), one.blocks.detach())
+
+
+def test_random_columns_estimate_the_rmse():
+    target, order = dft(16).matrix, bit_reversal(16).flip(0)
+    start = float(rmse(Butterfly(16, input_order=order), target))
+
+    def first(columns, seed=0):
+        layer = Butterfly(16, input_order=order)
+        return float(learn_columns(layer, target, columns=columns, steps=1, seed=seed))
+
+    errors = [first(4, seed) for seed in range(40)]
+    assert float(np.sqrt(np.mean(np.square(errors)))) == pytest.approx(start, rel=0.1)
+    assert len(set(errors)) > 30
+    assert first(4) == first(4)
+    assert first(16) == pytest.approx(start)  # all columns are no choice
+    exact = Butterfly(16, input_order=bit_reversal(16))
+    exact.blocks.data = cooley_tukey(16)
+    assert float(learn_columns(exact, target, columns=3, steps=1)) < 1e-15
+
+
+def test_random_columns_find_the_dft():
+    layer = Butterfly(8, copies=4, seed=0, input_order=bit_reversal(8))
+    learn_columns(layer, dft(8).matrix, steps=600, columns=6)
+    assert rmse(layer, dft(8).matrix).max() < 1e-6
+
+
 # Runs
 
 
 @pytest.fixture
 def briefly(monkeypatch):
     """Every search has twenty steps."""
+    for name in ("learn_blocks", "learn_columns"):
+        learn = getattr(transform_search, name)
 
-    def few_steps(*arguments, **options):
-        return learn_blocks(*arguments, **{**options, "steps": 20})
+        def few_steps(*arguments, learn=learn, **options):
+            return learn(*arguments, **{**options, "steps": 20})
 
-    monkeypatch.setattr(transform_search, "learn_blocks", few_steps)
+        monkeypatch.setattr(transform_search, name, few_steps)
 
 
 def test_a_run_keeps_the_order_of_the_least_error(briefly):

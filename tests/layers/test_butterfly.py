@@ -61,9 +61,6 @@ def test_a_factor_has_two_entries_in_every_row_and_column_a_stride_apart(n):
         assert torch.equal(columns.bincount(), torch.full((n,), 2))
         # Places that differ in one binary digit, the one worth `stride`, or not at all.
         assert set((rows ^ columns).tolist()) == {0, stride}
-    assert layer.multiplications == sum(
-        int((layer.factor(k) != 0).sum()) for k in range(len(layer.strides))
-    )
 
 
 def test_blocks_belong_to_pairs_ordered_by_their_first_place():
@@ -126,7 +123,7 @@ CONVERSIONS = {
 
 @pytest.mark.parametrize("convert", CONVERSIONS.values(), ids=CONVERSIONS)
 def test_single_precision_keeps_the_blocks_complex(convert):
-    single, double = Butterfly(16, dtype=torch.complex64), Butterfly(16)
+    double = Butterfly(16)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         layer = convert(copy.deepcopy(double))
@@ -137,7 +134,6 @@ def test_single_precision_keeps_the_blocks_complex(convert):
         == layer(torch.ones(16, 2)).dtype
         == torch.complex64
     )
-    assert torch.equal(layer.matrix(), single.matrix())
     close(layer.matrix().to(C128), double.matrix(), 1e-6)
     assert layer.double().blocks.dtype == C128
     assert Butterfly(16, real=True).float()(torch.ones(16, 2)).dtype == torch.float32
@@ -266,15 +262,14 @@ def test_no_product_is_bounded_and_none_comes_closer_than_the_bound(n):
 # Training
 
 
-@pytest.mark.parametrize("columns", [None, 6])
-def test_gradient_descent_finds_the_twiddle_factors_from_every_start(columns):
+def test_gradient_descent_finds_the_twiddle_factors_from_every_start():
     layer = Butterfly(8, copies=4, seed=0, input_order=bit_reversal(8))
-    history = learn_blocks(layer, unitary_dft(8), steps=600, columns=columns, progress=False)
+    history = learn_blocks(layer, unitary_dft(8), steps=600, progress=False)
     assert history.shape == (600, 4)
-    assert rmse(layer, unitary_dft(8)).max() < (1e-6 if columns else 1e-10)
+    assert rmse(layer, unitary_dft(8)).max() < 1e-10
     for blocks in layer.blocks.detach():
         found, known = (normalised(b, layer.strides) for b in (blocks, cooley_tukey(8)))
-        close(found, known, 1e-4 if columns else 1e-8)
+        close(found, known, 1e-8)
 
 
 def test_it_does_not_find_a_random_orthogonal_matrix():
@@ -294,23 +289,6 @@ def test_the_history_is_the_rmse_before_each_step():
     assert history.tolist() == pytest.approx([error for _, error in seen], rel=1e-12)
     expected = np.linalg.norm(layer.matrix().detach().numpy() - target.numpy()) / 8
     assert float(rmse(layer, target)) == pytest.approx(expected, rel=1e-12)
-
-
-def test_random_columns_estimate_the_rmse():
-    target, order = unitary_dft(16), random_order(16)
-    start = float(rmse(Butterfly(16, input_order=order), target))
-
-    def first(columns, seed=0):
-        layer = Butterfly(16, input_order=order)
-        return float(learn_blocks(layer, target, columns=columns, steps=1, seed=seed))
-
-    errors = [first(4, seed) for seed in range(40)]
-    assert float(np.sqrt(np.mean(np.square(errors)))) == pytest.approx(start, rel=0.1)
-    assert len(set(errors)) > 30
-    assert first(4) == first(4)
-    assert first(16) == pytest.approx(start)  # all columns are no choice
-    exact = holding(cooley_tukey(16), input_order=bit_reversal(16))
-    assert float(learn_blocks(exact, target, columns=3, steps=1)) < 1e-15
 
 
 @pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])

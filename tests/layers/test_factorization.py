@@ -117,7 +117,7 @@ def test_factors_are_orthonormal_not_negative_and_differentiable(
 @pytest.mark.parametrize("layer_class", [FactorizationLayer, NoteRecipe])
 def test_a_start_comes_from_the_seed_and_goes_through_a_file(layer_class):
     state = torch.get_rng_state()
-    first, again, other = (layer_class(5, 4, 3, seed=seed) for seed in (3, 3, 4))
+    first, again, other = (layer_class(5, 4, rank=3, seed=seed) for seed in (3, 3, 4))
     assert torch.equal(torch.get_rng_state(), state), "global random state was touched"
     assert torch.equal(first().matrix(), again().matrix())
     assert not torch.equal(first().matrix(), other().matrix())
@@ -142,7 +142,7 @@ def test_a_layer_knows_nothing_of_the_target_of_its_seed(layer):
 
 @pytest.mark.parametrize("orthogonal", MAPS)
 def test_precision_and_device_follow_the_parameters(orthogonal):
-    layer = FactorizationLayer(5, 4, orthogonal=orthogonal, dtype=torch.float32)
+    layer = FactorizationLayer(5, 4, orthogonal=orthogonal).float()
     assert {value.dtype for value in vars(layer()).values()} == {torch.float32}
     assert {value.dtype for value in vars(layer.double()()).values()} == {F64}
     # "meta" is the device that every machine has: a constant made on the CPU would raise.
@@ -334,7 +334,6 @@ def test_history_steps_and_tolerance_of_a_fit(rank):
     assert second.converged
     ends = second.singular_values[-1].sort(descending=True).values
     torch.testing.assert_close(ends, layer().S.detach())
-    assert 0 < second.seconds < 10
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
@@ -343,7 +342,7 @@ def test_a_fit_keeps_the_precision_of_its_input_in_every_mode_of_the_caller(trai
     target = gaussian(12, 9, seed=3).float()
 
     def trained():
-        layer = FactorizationLayer(12, 9, dtype=dtype, seed=2)
+        layer = FactorizationLayer(12, 9, seed=2).to(dtype)
         result = train(layer, target, steps=30)
         return result.history, layer().matrix().detach()
 
@@ -393,5 +392,5 @@ def test_no_decomposition_is_called_and_no_global_randomness(case, rank):
     with NoDecomposition():
         layer = FactorizationLayer(12, 12, rank)
         fit(layer, note_targets(0, 12)[case])
-        descend(layer, note_targets(0, 12)[case], steps=2, scale=True, eliminate=True)
+        descend(layer, note_targets(0, 12)[case], steps=2, scale=True)
     assert torch.equal(torch.get_rng_state(), state)

@@ -22,7 +22,6 @@ from helpers.maths import (
     hartley,
     input_dependence,
     low_rank_distance,
-    principal_angles,
     row_stochastic_distance,
     signed_qr,
     sinusoid_overlap,
@@ -202,12 +201,9 @@ def test_scale_matters_to_row_stochastic():
     weights = torch.softmax(gaussian(8, 8), dim=-1)
     assert row_stochastic_distance(weights) < 1e-15
     # Of a large matrix the simplex is a point near 0; a small one is near it by far less than its size.
-    assert float(row_stochastic_distance(1e308 * torch.eye(8, dtype=F64))) == pytest.approx(1)
+    assert float(row_stochastic_distance(1e307 * torch.eye(8, dtype=F64))) == pytest.approx(1)
     far = 1e300 / float(weights.norm())  # every row is projected on (1/8, …, 1/8)
     assert float(row_stochastic_distance(1e-300 * weights)) == pytest.approx(far)
-    torch.testing.assert_close(
-        row_stochastic_distance(3e200 * weights, 1e200), row_stochastic_distance(3 * weights)
-    )
 
 
 @pytest.mark.parametrize("name", MEASURES)
@@ -566,17 +562,7 @@ def test_frequencies_with_one_singular_value(noise):
         assert np.mean([float(sinusoid_overlap(u[:, None])) for u in U.T]) < 0.95
 
 
-# Principal angles
-
-
-@pytest.mark.parametrize(("n", "r"), [(6, 1), (9, 3), (6, 4), (5, 5)])
-def test_principal_angles_are_scipys(n, r):
-    U, W = orthonormal(n, r), orthonormal(n, r, seed=1)
-    expected = np.sort(scipy.linalg.subspace_angles(U.numpy(), W.numpy()))
-    # scipy takes the arc cosine of some small angles: off by √ε there, on some processors.
-    np.testing.assert_allclose(principal_angles(U, W), expected, atol=1e-7)
-    turned = principal_angles(W @ orthonormal(r, r, seed=2), U)
-    torch.testing.assert_close(turned, principal_angles(U, W), atol=1e-13, rtol=0)
+# The angle to a truth
 
 
 def turned_planes(angles):
@@ -586,22 +572,15 @@ def turned_planes(angles):
     return U, U * angles.cos() + N * angles.sin()
 
 
-def test_principal_angles_near_zero_and_near_right():
-    angles = torch.tensor([0, 1e-10, 1e-4, 0.3, torch.pi / 4, 1.2, torch.pi / 2 - 1e-10], dtype=F64)
-    found = principal_angles(*turned_planes(angles))
-    torch.testing.assert_close(found, angles, atol=1e-14, rtol=0)
-    batch = [torch.stack([basis, basis.flip(0)]) for basis in turned_planes(angles)]
-    torch.testing.assert_close(principal_angles(*batch), angles.expand(2, 7), atol=1e-14, rtol=0)
-
-
 @pytest.mark.parametrize("side", ["left", "right"])
-def test_the_largest_angle_to_the_truth_on_either_side(side):
-    U, W = turned_planes(torch.tensor([0.1, 0.4], dtype=F64))
+@pytest.mark.parametrize("largest", [1e-10, 0.4, 1.2, np.pi / 2 - 1e-10])
+def test_the_largest_angle_to_the_truth_on_either_side(side, largest):
+    U, W = turned_planes(torch.tensor([largest / 4, largest], dtype=F64))
     truth = U @ torch.diag(torch.tensor([3.0, 2.0], dtype=F64)) @ U.T
     matrix = W @ torch.diag(torch.tensor([1.0, 5.0], dtype=F64)) @ U.T
     matrix = matrix if side == "left" else matrix.T
     reading = diagnose(matrix, truth=truth, rank=2, draws=9)["principal_angle"]
-    assert reading.value == pytest.approx(np.degrees(0.4), abs=1e-9)
+    assert reading.value == pytest.approx(np.degrees(largest), abs=1e-12)
     assert reading.structured == "low"
     assert list(reading.nulls) == ["permuted", "Gaussian"]
 
@@ -656,7 +635,7 @@ def test_the_null_of_input_dependence_is_a_regrouping_of_the_same_pairs():
 def test_a_fixed_map_is_not_flagged_even_if_it_is_not_linear(case, misfit):
     p = []
     for seed in range(24):
-        data = getattr(cases, case)(8, 10, 0.3, seed, width=4)
+        data = getattr(cases, case)(8, 10, 0.3, seed)
         outputs = data.outputs if misfit is torch.clone else misfit(data.clean)
         p.append(input_dependence(data.inputs, outputs, draws=19, seed=seed).p)
     assert np.sum(np.array(p) <= 0.05) <= 4  # 1.2 in the mean, five or more once in 150 times

@@ -6,16 +6,10 @@ from math import cos, sin
 import pytest
 import torch
 
+from experiments.decoder_measures import bits_per_byte
 from helpers.data import heldout_text, windows
 from helpers.maths import attention_weights, causal_mask, gaussian, truncate
-from helpers.models import (
-    DECODER_FILE,
-    Decoder,
-    ModelFileError,
-    bits_per_byte,
-    load_decoder,
-    rotate,
-)
+from helpers.models import DECODER_FILE, Decoder, ModelFileError, load_decoder, rotate
 
 BATCH = windows(heldout_text(), 24, 2)  # (2, 25): 24 inputs, and the last target
 TOKENS = BATCH[:, :-1]

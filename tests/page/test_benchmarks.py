@@ -53,10 +53,16 @@ def test_small_sizes_can_be_left_out():
         exponent(timings, least=32)
 
 
-def test_loading_keeps_groups_methods_and_ascending_sizes(tmp_path):
+def test_committed_sizes_ascend():
+    for methods in load_benchmarks().values():
+        for sizes in methods.values():
+            assert list(sizes) == sorted(sizes)
+
+
+def test_loading_keeps_groups_methods_and_sizes(tmp_path):
     entry = {"group": "a", "method": "m", "seconds": [1.0]}
     file = tmp_path / "results.json"
-    rows = [entry | {"size": 4, "errors": [0.5]}, entry | {"size": 2}]
+    rows = [entry | {"size": 2}, entry | {"size": 4, "errors": [0.5]}]
     file.write_text(json.dumps({"benchmarks": rows}))
     sizes = load_benchmarks(file)["a"]["m"]
     assert list(sizes) == [2, 4]

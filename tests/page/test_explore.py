@@ -44,8 +44,6 @@ def test_plain_text_lists_what_every_state_shows():
 @pytest.mark.parametrize(
     ("arguments", "values", "error", "said"),
     [
-        (["draw"], {"rank": [1]}, TypeError, "^draw must be a function"),
-        ([draw], {}, ValueError, "^parameters must name"),
         ([draw], {"rank": []}, ValueError, "^rank must have at least one"),
         ([draw], {"rank": [1, 1]}, ValueError, "^rank must have .* none twice"),
         ([draw], {"rank": range(1, 102)}, ValueError, f"{MOST_STATES} at most"),
@@ -54,7 +52,6 @@ def test_plain_text_lists_what_every_state_shows():
         ([draw], {"rank": torch.tensor([1, 2])}, TypeError, "^rank must be a list of values"),
         ([draw], {"rank": {1, 2}}, TypeError, "^rank must be a list of values"),
         ([draw, [1, 2]], {"rank": [1]}, TypeError, r"^caption must be text, not \[1, 2\]"),
-        ([lambda rank: figures.panel("t")], {"rank": [1]}, TypeError, "^draw must return"),
     ],
 )
 def test_slips(arguments, values, error, said):
@@ -63,11 +60,14 @@ def test_slips(arguments, values, error, said):
 
 
 def test_a_place_to_open_at_that_is_no_value():
-    with pytest.raises(ValueError, match="^opens_at must be one of the values of rank, not 4"):
+    with pytest.raises(ValueError, match="^opens_at must be a value of rank, not 4"):
         explore(draw, opens_at={"rank": 4}, rank=[1, 2])
 
 
-def test_a_drawing_that_fails_says_where():
-    with pytest.raises(ZeroDivisionError) as caught:
-        explore(draw, rank=[1, 0])
+@pytest.mark.parametrize(
+    ("draw", "error"), [(draw, ZeroDivisionError), (lambda rank: figures.panel("t"), TypeError)]
+)
+def test_a_drawing_that_fails_says_where(draw, error):
+    with pytest.raises(error) as caught:
+        explore(draw, rank=[0])
     assert caught.value.__notes__ == ["The explorer was drawing its state {'rank': 0}."]
