@@ -151,7 +151,7 @@ def test_the_command_runs_what_is_named(monkeypatch, capsys):
     with pytest.raises(SystemExit):
         main(["svd_training", "choosing"])
     assert runs == []
-    assert "no experiment choosing; there are byte_counts, " in capsys.readouterr().err
+    assert "no experiment choosing; there are attention_truncation, " in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", every_experiment())
