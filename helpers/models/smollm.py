@@ -59,8 +59,13 @@ def smollm() -> LanguageModel:
 @lru_cache(maxsize=1)
 def _loaded(folder: Path) -> LanguageModel:
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    shown = logging.is_progress_bar_enabled()
+    logging.disable_progress_bar()  # of a third of a second
     model = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    if shown:
+        logging.enable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return LanguageModel(model.eval().requires_grad_(False), tokenizer)
 

@@ -89,6 +89,8 @@ def test_cells_are_small(path):
         name: length for name, length in lengths.items() if length > (50 if name in folded else 12)
     }
     assert not long, "split these cells, or move a part of them into helpers"
+    if read(path).metadata.get("layout") == 2:
+        return  # tests/test_reading.py counts the lines that are seen
     middle = statistics.median(lengths.values())
     assert middle <= 4, (
         f"half of the cells have more than 4 lines; the longest: {sorted(lengths, key=lengths.get)[-5:]}"
