@@ -47,10 +47,16 @@ def first_column(weights: Heads) -> Heads:
     return torch.nn.functional.pad(weights[..., :1], (0, weights.shape[-1] - 1))
 
 
-def without_first_column(weights: Heads) -> Heads:
-    """Nothing to the first token but from itself, and the rows summing to one again."""
+def first_column_zero(weights: Heads) -> Heads:
+    """Nothing to the first token but from itself."""
     rest = weights - first_column(weights)
     rest[..., 0, 0] = 1
+    return rest
+
+
+def without_first_column(weights: Heads) -> Heads:
+    """The same, and the rows summing to one again."""
+    rest = first_column_zero(weights)
     return rest / rest.sum(-1, keepdim=True)
 
 
@@ -61,6 +67,7 @@ def all_heads(ids: Int64[Tensor, "n"]) -> dict[str, object]:
         "no attention": loss(ids, lambda _, weights: 0 * weights),
         "first column only": loss(ids, lambda _, weights: first_column(weights)),
         "without first column": loss(ids, lambda _, weights: without_first_column(weights)),
+        "first column zero": loss(ids, lambda _, weights: first_column_zero(weights)),
         "ranks": [],
         "cut": [],
         "leaking": [],

@@ -106,19 +106,21 @@ def heatmap(
     log: bool = False,
     diverging: bool = False,
     size: tuple[float, float] = (3.4, 2.8),
+    bar: bool = True,
 ) -> Axes:
-    """Panel with a matrix in true colours, clipped to ``low … high``, and its colour bar."""
+    """Panel with a matrix in true colours, clipped to ``low … high``, and its colour bar, if there is a ``bar``."""
     axes = panel(title, x_label, y_label, size=size)
     norm = LogNorm(low, high, clip=True) if log else Normalize(low, high, clip=True)
     colours = matplotlib.colormaps["RdBu_r" if diverging else "viridis"].resampled(HEAT_COLOURS)
     image = axes.imshow(matrix.detach().cpu().double().numpy(), norm=norm, cmap=colours)
-    axes.set_position(_inches(size, left=0.51, right=0.85, bottom=0.48, top=0.28))
-    beside = _inches(size, left=size[0] - 0.68, right=0.56, bottom=0.62, top=0.42)
-    bar = axes.figure.colorbar(image, cax=axes.figure.add_axes(beside))
-    bar.outline.set_visible(False)
-    if log:
-        logarithmic(bar.ax)
     axes.spines[:].set_visible(False)
+    axes.set_position(_inches(size, left=0.51, right=0.85 if bar else 0.1, bottom=0.48, top=0.28))
+    if bar:
+        beside = _inches(size, left=size[0] - 0.68, right=0.56, bottom=0.62, top=0.42)
+        colours_bar = axes.figure.colorbar(image, cax=axes.figure.add_axes(beside))
+        colours_bar.outline.set_visible(False)
+        if log:
+            logarithmic(colours_bar.ax)
     return axes
 
 

@@ -25,7 +25,7 @@ LAYOUT = r"""() => {
     .filter(picture => picture.checkVisibility() && !picture.closest('.katex'))
     .map(picture => picture.getBoundingClientRect())
     .filter(box => box.width >= 100 && box.height >= 100);
-  const last = [...article.querySelectorAll('h2')].find(heading => /^Exercise/.test(heading.textContent));
+  const last = [...article.querySelectorAll('h2')].find(heading => /^[\d.\s]*Exercise/.test(heading.textContent));
   const end = last ? last.getBoundingClientRect().top : article.getBoundingClientRect().bottom;
   const panels = [...article.querySelectorAll('.af-panels')].filter(row => row.checkVisibility());
   return {

@@ -233,7 +233,7 @@ def test_menus_search_and_folds_work_by_keyboard(visit: Visit) -> None:
 
 def test_heat_maps_have_the_same_colours_in_the_dark(visit: Visit) -> None:
     page = visit.open(CHAPTER)
-    raster = page.locator(".af-figure svg image").first
+    raster = page.locator(".af-explorer svg image").first  # with many shades
     shots = []
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)

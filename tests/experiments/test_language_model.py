@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from experiments import attention_truncation, cache_bits, smollm_causes, smollm_census
-from experiments.attention_truncation import at_energy, first_column, loss, without_first_column
+from experiments.attention_truncation import (
+    at_energy,
+    first_column,
+    first_column_zero,
+    loss,
+    without_first_column,
+)
 from experiments.cache_bits import METHODS, bytes_of, kept, projected, quantised
 from experiments.smollm_census import LENGTHS, k99, without_first
 from helpers.data import LONG_KINDS, long_ids
@@ -104,6 +110,9 @@ def test_at_energy_keeps_the_least_rank_that_holds_the_share():
 def test_columns():
     torch.testing.assert_close(first_column(HEADS)[..., 0], HEADS[..., 0])
     assert first_column(HEADS)[..., 1:].abs().max() == 0
+    zero = first_column_zero(HEADS)
+    torch.testing.assert_close(zero[..., 1:], HEADS[..., 1:])
+    assert zero[..., 1:, 0].abs().max() == 0
     without = without_first_column(HEADS)
     torch.testing.assert_close(without.sum(-1), torch.ones(2, 3, 24).double())
     assert without[..., 1:, 0].abs().max() == 0
