@@ -8,6 +8,9 @@ in a frame without an origin of its own a browser refuses to fetch them.
 from __future__ import annotations
 
 import re
+import socket
+import subprocess
+import time
 from base64 import b64encode
 from html import unescape
 from pathlib import Path
@@ -32,10 +35,33 @@ def use_our_katex(app: Sphinx, config: Config) -> None:
     windows = node / "node.exe"
     katex.NODEJS_BINARY = str(windows if windows.exists() else node / "bin" / "node")
     katex.KATEX_DEFAULT_OPTIONS["throwOnError"] = True  # an error stops the build
-    # On a busy machine the file of the server's socket can be there before it listens, and only the
-    # library's other way to connect, by a port of this machine, tries again then.
-    katex.KaTeXServer.start_server_process = katex.KaTeXServer.start_network_socket
+    katex.KaTeXServer.start_server_process = classmethod(start_server)
     config.katex_js_path = str(KATEX / "katex.min.js")
+
+
+def start_server(
+    server: type[katex.KaTeXServer], folder: Path, timeout: float
+) -> tuple[subprocess.Popen[bytes], socket.socket]:
+    """The library's way, but on a busy machine the file of the socket can be there before anybody listens.
+
+    Its other way, a port of this machine, waits up to 40 ms for every formula (Nagle's algorithm).
+    """
+    path = folder / "katex.sock"
+    command = server.build_command(socket=path)
+    pipe = subprocess.PIPE
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, cwd=folder)
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connection.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            connection.close()
+            time.sleep(0.01)
+        else:
+            return process, connection
+    process.kill()
+    raise server.timeout_error(timeout)
 
 
 def write_style(app: Sphinx) -> None:
