@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import Visit
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from helpers.page import claims
 
@@ -36,6 +36,7 @@ def test_the_filter_shows_what_fits_and_counts_it(visit: Visit) -> None:
     assert page.locator(".af-tile:not(.af-faded)").count() == len(expected)
     assert page.get_by_role("heading", name="The softmax-QK note").is_hidden()
     page.get_by_role("button", name="all claims").click()
+    expect(page.locator(".af-entry:visible")).to_have_count(len(LEDGER))  # the fields empty first
     assert shown(page) == chosen()
 
 
