@@ -137,8 +137,7 @@ def verdicts(chapter: int) -> list[list[str]]:
     claims = [claim for claim in ledger().values() if claim.chapter == chapter]
     judged = [claim for claim in claims if claim.id in _judged]
     if not judged:
-        ids = ", ".join(claim.id for claim in claims)
-        raise KeyError(f"none is judged yet: {ids}; run the cells above that judge them")
+        raise KeyError(f"no claim of chapter {chapter} is judged yet; run the cells that do")
     return [[c.id, f"{SYMBOLS[c.verdict]} {c.verdict}", _judged[c.id], _rule(c)] for c in judged]
 
 

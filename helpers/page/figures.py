@@ -44,14 +44,13 @@ DASHES = dict(zip(COLOURS, ("-", "--", ":", "-.", (0, (5, 1))), strict=True))
 INK = "#010203"  # as in house.mplstyle; on the way out it becomes currentColor
 HEAT_COLOURS = 64
 MOST_CELLS = 128  # rows and columns of a heat map in its data; a larger one is averaged in blocks
+Size = tuple[float, float]  # in inches
 SEEN = 0.01  # how far a point may move, as a share of its axis: 2.6 px, about the width of a line
 
 matplotlib.style.use(Path(__file__).with_name("house.mplstyle"))
 
 
-def panel(
-    title: str, x_label: str = "", y_label: str = "", *, size: tuple[float, float] = (3.4, 2.8)
-) -> Axes:
+def panel(title: str, x_label: str = "", y_label: str = "", *, size: Size = (3.4, 2.8)) -> Axes:
     """A new panel of ``size`` inches with its labels; its figure is ``.figure``.
 
     The axes sit at a fixed place, so that panels align and do not jump between two states.
@@ -61,9 +60,7 @@ def panel(
     return axes
 
 
-def _inches(
-    size: tuple[float, float], *, left: float, right: float, bottom: float, top: float
-) -> tuple[float, float, float, float]:
+def _inches(size: Size, *, left: float, right: float, bottom: float, top: float) -> tuple:
     """Place of axes with these margins in a figure of ``size``, as matplotlib takes it."""
     width, height = size
     return left / width, bottom / height, 1 - (left + right) / width, 1 - (bottom + top) / height
@@ -105,7 +102,7 @@ def heatmap(
     high: float,
     log: bool = False,
     diverging: bool = False,
-    size: tuple[float, float] = (3.4, 2.8),
+    size: Size = (3.4, 2.8),
     bar: bool = True,
 ) -> Axes:
     """Panel with a matrix in true colours, clipped to ``low … high``, and its colour bar, if there is a ``bar``."""
