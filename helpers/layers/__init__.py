@@ -8,7 +8,7 @@ from helpers.layers.note_recipe import NoteRecipe, descend
 from helpers.layers.learned_svd import BLOCKS, DEGREE, FactorizationOperator, excess_error
 from helpers.layers.landmarks import CUTOFF, Landmarks, METHODS, ORACLES, Seen, compress
 from helpers.layers.butterfly import (
-    Butterfly, apply_factor, cooley_tukey, learn_blocks, normalised, rank_one_bound, rmse,
+    Butterfly, ORDERS, apply_factor, cooley_tukey, factorize, normalised, rank_one_bound,
 )
 from helpers.layers.universal import CLASSES, FLOAT_BITS, SETTLED, UniversalLayer, choose_classes
 from helpers.layers.fitting import one_cycle, update, with_gradients
