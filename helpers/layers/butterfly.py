@@ -264,14 +264,14 @@ def _loss(parts: Tensor) -> Float64[Tensor, "columns columns"]:
 
 
 def _pairs(loss: Float64[Tensor, "n n"]) -> Int64[Tensor, "half 2"]:
-    """All n places in pairs, the pair with the least loss first, then the next one of what is left."""
+    """All n places in pairs: the pair with the least loss, then the next one of what is left; sorted."""
     places, pairs = torch.triu_indices(len(loss), len(loss), 1), []
     free = set(range(len(loss)))
     for i, j in zip(*places[:, loss[*places].argsort()].tolist(), strict=True):
         if i in free and j in free:
             free -= {i, j}
             pairs.append((i, j))
-    return torch.tensor(pairs)
+    return torch.tensor(sorted(pairs))
 
 
 def _on_two_lines(columns: Tensor) -> int:
@@ -285,4 +285,5 @@ def _on_two_lines(columns: Tensor) -> int:
 def _halves(two: Tensor) -> Int64[Tensor, "2 half"]:
     """The rows of two columns, those nearest to the direction of the first one and the others."""
     unit = nn.functional.normalize(two, dim=1)
-    return (unit @ unit[0].conj()).abs().argsort(descending=True).unflatten(0, (2, -1))
+    nearest = (unit @ unit[0].conj()).abs().argsort(descending=True)
+    return nearest.unflatten(0, (2, -1)).sort(1).values
