@@ -1,0 +1,121 @@
+"""Which class of operators does each depth of a stack choose on tasks that nobody planted?
+
+Digits read as sequences and characters of real text, each beside its null with the tokens in one random order; a task
+whose labels need near, alike and far tokens at once; and the labels of a random stack with every class open.
+"""
+
+import torch
+from torch import Tensor
+
+from experiments import stacks
+from experiments.planted import HELD, N, SEQUENCES, applied, found_in
+from experiments.stacks import CLASSES, Stacks, Task, find_classes
+from experiments.store import Experiment, Job
+from helpers.data import heldout_text, training_text
+from helpers.maths import generator, integers, orders
+
+SEEDS = 10
+LETTERS = "abcdefghijklmnopqrstuvwxyz "
+HIDDEN = 5
+
+Draw = tuple[Tensor, Tensor, int, int, int]
+
+
+def digits(seed: int) -> Draw:
+    """scikit-learn's 8×8 digits (Alpaydin & Kaynak 1998), row by row, as the means of 32 pairs of pixels."""
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    order = orders(len(labels), seed=seed, stream="split of the digits")
+    pairs = torch.tensor(images).long().unflatten(1, (N, 2)).sum(2) // 2
+    return pairs[order], torch.tensor(labels).long()[order], 300, 17, 10
+
+
+def characters(seed: int) -> Draw:
+    """Windows of 32 letters in which 5 are hidden and have to be guessed; what is no letter is a space.
+
+    Held-out windows come from the text that no decoder of this book was trained on.
+    """
+    stream = generator(seed, "windows of letters")
+
+    def windows(text: str, count: int) -> Tensor:
+        squeezed = " ".join("".join(c if c in LETTERS else " " for c in text.lower()).split())
+        letters = torch.tensor([LETTERS.index(c) for c in squeezed])
+        return letters[integers(len(letters) - N, count, 1, seed=stream) + torch.arange(N)]
+
+    tokens = torch.cat([windows(training_text(), 6000), windows(heldout_text(), 3000)])
+    hidden = orders(N, len(tokens), seed=stream) < HIDDEN
+    labels = tokens.masked_fill(~hidden, -1)
+    return tokens.masked_fill(hidden, len(LETTERS)), labels, 1500, len(LETTERS) + 1, len(LETTERS)
+
+
+def three_scales(seed: int) -> Draw:
+    """The sign of a sum of three equal parts: a convolution, attention and a spectral part of the same values."""
+    return (*applied([("convolution",), ("attention",), ("spectral",)], seed), 2)
+
+
+def teacher(seed: int) -> Draw:
+    """Letters of real text, and for each the sign of a random stack's answer: no depth has a class of its own."""
+    tokens, *_ = characters(seed)
+    tokens = tokens[-SEQUENCES:][None]
+    task = Task(tokens, tokens, HELD, len(LETTERS) + 1, 2)
+    stack = Stacks(task, [seed + 10**6], torch.ones(1, 2, len(CLASSES), dtype=torch.bool))
+    with torch.no_grad():
+        logits = torch.cat([stack(part) for part in tokens.split(500, 1)], 3)[0]
+    gap = (logits[1] - logits[0]).T
+    return tokens[0], (gap > gap.median(0).values).long(), HELD, len(LETTERS) + 1, 2
+
+
+TASKS = {
+    "digits": digits,
+    "characters": characters,
+    "three scales": three_scales,
+    "random teacher": teacher,
+}
+RUNS = [
+    ("digits", 2),
+    ("characters", 2),
+    ("three scales", 2),
+    ("digits, shuffled", 2),
+    ("characters, shuffled", 2),
+    ("three scales, shuffled", 2),
+    ("random teacher", 2),
+    ("characters", 4),
+    ("digits", 4),
+    ("three scales", 4),
+    ("characters, shuffled", 4),
+    ("digits, shuffled", 4),
+]
+"""Tasks and the number of layers of their stacks."""
+
+
+def task_of(name: str, seeds: list[int]) -> Task:
+    """A task by name, one draw for each seed; "…, shuffled" for its null."""
+    base, _, shuffled = name.partition(", ")
+    draws = [TASKS[base](seed) for seed in seeds]
+    tokens, labels = (torch.stack([draw[k] for draw in draws]) for k in (0, 1))
+    if shuffled:
+        order = torch.stack([orders(N, seed=seed, stream="shuffled places") for seed in seeds])
+        tokens = tokens.gather(2, order[:, None].expand_as(tokens))
+        if labels.ndim == 3:
+            labels = labels.gather(2, order[:, None].expand_as(labels))
+    return Task(tokens, labels, *draws[0][2:])
+
+
+def measure(task: str, layers: int, seeds: list[int]) -> list[Job]:
+    """What :func:`experiments.stacks.find_classes` finds for every seed."""
+    rows = find_classes(task_of(task, seeds), seeds, layers=layers)
+    return [{"found": found_in(row["open"]), **row} for row in rows]
+
+
+EXPERIMENT = Experiment(
+    name="stack_classes",
+    measure=measure,
+    jobs=[{"task": name, "layers": layers, "seeds": list(range(SEEDS))} for name, layers in RUNS],
+    settings={"tokens": N, "hidden": HIDDEN, "sequences": SEQUENCES, **stacks.SETTINGS},
+)
+
+
+def load_results() -> dict[tuple[str, int], list[dict]]:
+    """(task, layers) → what :func:`measure` found, one entry for each seed."""
+    return {(job["task"], job["layers"]): row for job, row in EXPERIMENT.load()}
