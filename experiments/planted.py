@@ -23,7 +23,7 @@ from helpers.maths import gaussian, hartley, integers
 
 SEEDS, LAYERS = 10, 2
 N, SEQUENCES, HELD = 32, 5000, 1000
-LEVELS, KEYS = 9, 4
+LEVELS, KEYS = 9, 8
 """Levels of a value (three beside keys), and kinds of keys for attention to tell apart."""
 MIXED = (
     ("convolution", "spectral"),

@@ -4,17 +4,23 @@ Digits read as sequences and characters of real text, each beside its null with 
 whose labels need near, alike and far tokens at once; and the labels of a random stack with every class open.
 """
 
+from collections.abc import Sequence
+
+import numpy as np
 import torch
+from jaxtyping import Int64
+from scipy.stats import binom, binomtest
 from torch import Tensor
 
 from experiments import stacks
-from experiments.planted import HELD, N, SEQUENCES, applied, found_in
-from experiments.stacks import CLASSES, Stacks, Task, find_classes
+from experiments.planted import HELD, SEQUENCES, N, applied, found_in
+from experiments.stacks import CLASSES, Stacks, Task, find_classes, mask_of
 from experiments.store import Experiment, Job
 from helpers.data import heldout_text, training_text
 from helpers.maths import generator, integers, orders
 
 SEEDS = 10
+LEVEL, POWER = 0.05, 0.8
 LETTERS = "abcdefghijklmnopqrstuvwxyz "
 HIDDEN = 5
 
@@ -119,3 +125,78 @@ EXPERIMENT = Experiment(
 def load_results() -> dict[tuple[str, int], list[dict]]:
     """(task, layers) → what :func:`measure` found, one entry for each seed."""
     return {(job["task"], job["layers"]): row for job, row in EXPERIMENT.load()}
+
+
+def counts(rows: list[dict]) -> Int64[Tensor, "layers classes"]:
+    """How many stacks keep each class open in each layer."""
+    return sum(mask_of(row["open"]).long() for row in rows)
+
+
+def contrast(names: list[list[str]], name: str) -> float | None:
+    """What a claim says of a stack, above 0 if it is as claimed; None if the stack can't say.
+
+    "convolution" (early): mean depth of the other open classes minus its own; "spectral" (deep): the same with
+    the other sign; "attention" (middle): how much nearer to the middle it is than the others. Depths go
+    from 0 to 1. A stack can say something if it keeps the class and another one, not all in one layer.
+    """
+    depth = torch.linspace(0, 1, len(names))[:, None].expand(-1, len(CLASSES))
+    if name == "attention":
+        depth = (depth - 0.5).abs()
+    is_open, chosen = mask_of(names), CLASSES.index(name)
+    own = is_open.clone()
+    own[:, [k for k in range(len(CLASSES)) if k != chosen]] = False
+    others = is_open & ~own
+    if not (own.any() and others.any()) or is_open.any(1).sum() < 2:
+        return None
+    later = float(depth[others].mean() - depth[own].mean())
+    return -later if name == "spectral" else later
+
+
+def trend(rows: list[dict], name: str) -> dict[str, float]:
+    """A claim's contrasts over stacks: how many can say something, their mean, and an exact sign test's p.
+
+    One-sided, in the claim's favour; a contrast of 0 counts for neither side.
+    """
+    told = [value for row in rows if (value := contrast(row["open"], name)) is not None]
+    up, down = sum(value > 1e-6 for value in told), sum(value < -1e-6 for value in told)
+    return {
+        "stacks": len(told),
+        "as claimed": up,
+        "against": down,
+        "mean": float(np.mean(told)) if told else float("nan"),
+        "p": _sign_test(up, up + down),
+    }
+
+
+def _sign_test(up: int, signs: int) -> float:
+    return float(binomtest(up, signs, alternative="greater").pvalue) if signs else 1.0
+
+
+def corrected(p_values: Sequence[float]) -> list[float]:
+    """Holm's (1979) step-down correction, in the order given."""
+    order, least = sorted(range(len(p_values)), key=p_values.__getitem__), 0.0
+    result = [0.0] * len(p_values)
+    for rank, k in enumerate(order):
+        least = max(least, min(1.0, (len(p_values) - rank) * p_values[k]))
+        result[k] = least
+    return result
+
+
+def detectable(
+    as_planted: list[dict], reversed_: list[dict], name: str, *, stacks: int, tests: int
+) -> float:
+    """The least share of stacks in the claimed order that ``trend`` sees with a probability of POWER.
+
+    Stacks are drawn from those that found a planted order and those that found its reverse, in shares of q and
+    1 − q; "seen" is p ≤ LEVEL/``tests``. NaN if no share is seen, as with too few stacks.
+    """
+    rates = [
+        np.mean([(contrast(row["open"], name) or 0) > 0 for row in rows])
+        for rows in (as_planted, reversed_)
+    ]
+    critical = [up for up in range(stacks + 1) if _sign_test(up, stacks) <= LEVEL / tests]
+    for share in np.linspace(0, 1, 101):
+        rate = share * rates[0] + (1 - share) * rates[1]
+        if critical and binom.sf(critical[0] - 1, stacks, rate) >= POWER:
+            return float(share)
+    return float("nan")

@@ -18,8 +18,8 @@ from experiments.store import Job
 from helpers.maths import gaussian, generator, hartley, integers
 
 CLASSES = ("low rank", "convolution", "attention", "spectral")
-WIDTH, RANK, TAPS, BATCH = 16, 4, 9, 32
-STEPS, REFIT_STEPS, CYCLES = 1000, 300, 2
+WIDTH, RANK, TAPS, BATCH = 16, 4, 9, 16
+STEPS, REFIT_STEPS, CYCLES = 1200, 300, 2
 """Steps of learning with every class open, of a refit, and how often learning may start again."""
 RATE, REFIT_RATE = 1e-2, 5e-3
 PRICE = 0.03
