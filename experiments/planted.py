@@ -25,6 +25,14 @@ SEEDS, LAYERS = 10, 2
 N, SEQUENCES, HELD = 32, 5000, 1000
 LEVELS, KEYS = 9, 8
 """Levels of a value (three beside keys), and kinds of keys for attention to tell apart."""
+SETTINGS: Job = {
+    "tokens": N,
+    "sequences": SEQUENCES,
+    "held out": HELD,
+    "levels": LEVELS,
+    "keys": KEYS,
+    **stacks.SETTINGS,
+}
 MIXED = (
     ("convolution", "spectral"),
     ("spectral", "convolution"),
@@ -124,7 +132,7 @@ EXPERIMENT = Experiment(
     name="planted",
     measure=measure,
     jobs=[{"task": name, "seeds": list(range(SEEDS))} for name in TASKS],
-    settings={"tokens": N, "sequences": SEQUENCES, "layers": LAYERS, **stacks.SETTINGS},
+    settings={"layers": LAYERS, **SETTINGS},
 )
 
 

@@ -12,8 +12,7 @@ from jaxtyping import Int64
 from scipy.stats import binom, binomtest
 from torch import Tensor
 
-from experiments import stacks
-from experiments.planted import HELD, SEQUENCES, N, applied, found_in
+from experiments.planted import HELD, SEQUENCES, SETTINGS, N, applied, found_in
 from experiments.stacks import CLASSES, Stacks, Task, find_classes, mask_of
 from experiments.store import Experiment, Job
 from helpers.data import heldout_text, training_text
@@ -78,27 +77,31 @@ TASKS = {
     "three scales": three_scales,
     "random teacher": teacher,
 }
+REAL = ("digits", "characters", "three scales")
+CONTROLS = (
+    "convolution > spectral",
+    "convolution > attention > spectral",
+    "spectral > attention > convolution",
+)
+"""Planted for four layers: the order that the note expects, and its reverse."""
 RUNS = [
-    ("digits", 2),
-    ("characters", 2),
-    ("three scales", 2),
-    ("digits, shuffled", 2),
-    ("characters, shuffled", 2),
-    ("three scales, shuffled", 2),
+    *((f"{name}{null}", 2) for null in ("", ", shuffled") for name in REAL),
     ("random teacher", 2),
-    ("characters", 4),
-    ("digits", 4),
-    ("three scales", 4),
-    ("characters, shuffled", 4),
-    ("digits, shuffled", 4),
+    *((name, 4) for name in (*REAL, *CONTROLS, "characters, shuffled", "digits, shuffled")),
 ]
 """Tasks and the number of layers of their stacks."""
+
+
+def _draw(name: str, seed: int) -> Draw:
+    if name in CONTROLS:
+        return (*applied([name.split(" > ")], seed), 2)
+    return TASKS[name](seed)
 
 
 def task_of(name: str, seeds: list[int]) -> Task:
     """A task by name, one draw for each seed; "…, shuffled" for its null."""
     base, _, shuffled = name.partition(", ")
-    draws = [TASKS[base](seed) for seed in seeds]
+    draws = [_draw(base, seed) for seed in seeds]
     tokens, labels = (torch.stack([draw[k] for draw in draws]) for k in (0, 1))
     if shuffled:
         order = torch.stack([orders(N, seed=seed, stream="shuffled places") for seed in seeds])
@@ -118,7 +121,7 @@ EXPERIMENT = Experiment(
     name="stack_classes",
     measure=measure,
     jobs=[{"task": name, "layers": layers, "seeds": list(range(SEEDS))} for name, layers in RUNS],
-    settings={"tokens": N, "hidden": HIDDEN, "sequences": SEQUENCES, **stacks.SETTINGS},
+    settings={"hidden": HIDDEN, **SETTINGS},
 )
 
 
