@@ -1,0 +1,108 @@
+"""Planted tasks, what the recipe found in them, and one found again."""
+
+import json
+
+import pytest
+import torch
+
+from experiments.planted import (
+    KEYS,
+    LAYERS,
+    SEEDS,
+    TASKS,
+    N,
+    confusion,
+    found_in,
+    load_results,
+    main,
+    measure,
+    operator,
+    planted_mask,
+    task_of,
+)
+from experiments.stacks import CLASSES, mask_of, names_of
+from helpers.maths import hartley
+
+KEYED = [name for name in TASKS if "attention" in name]
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_labels_are_balanced_and_drawn_from_the_seed(name):
+    task = task_of(name, [0, 1])
+    assert torch.equal(task.labels[0], task_of(name, [0]).labels[0])
+    assert not torch.equal(task.labels[0], task.labels[1])
+    assert not torch.equal(task.tokens[0], task.tokens[1])
+    assert (task.labels.double().mean(1) - 0.5).abs().max() < 0.3
+    assert task.symbols == (3 * KEYS if name in KEYED else 9)
+    assert int(task.tokens.max()) == task.symbols - 1
+
+
+def test_operators_are_of_their_class():
+    assert int(torch.linalg.matrix_rank(operator("low rank", 0))) == 3
+    matrix = operator("convolution", 0)
+    assert torch.equal(matrix[1:, 1:], matrix[:-1, :-1])
+    assert set(matrix.nonzero().diff(dim=1).flatten().tolist()) == {-1, 0, 1}
+    gain = operator("spectral", 0) @ hartley(N)  # Hartley's matrix is its own inverse
+    torch.testing.assert_close(gain, torch.diag(gain.diag()))
+    assert gain.diag().abs().min() > 0.49
+
+
+def test_a_composition_by_hand():
+    tokens = task_of("convolution > attention", [5]).tokens[0]
+    keys, values = tokens[7] // 3, tokens[7] % 3 - 1.0
+    inner = (operator("convolution", 5) @ values.double()).clamp(min=0)
+    means = torch.stack([inner[keys == keys[i]].mean() for i in range(N)])
+    labels = task_of("convolution > attention", [5]).labels[0, 7]
+    # Labels compare with the median of each place, which is about the same everywhere.
+    assert means[labels == 1].min() > means[labels == 0].max() - 0.1
+
+
+def test_what_was_found_in_a_word():
+    assert found_in([["convolution"], [], ["convolution"], ["attention"]]) == (
+        "convolution > attention"
+    )
+    assert found_in([["convolution", "spectral"], ["spectral"]]) == (
+        "convolution + spectral > spectral"
+    )
+    assert found_in([[], []]) == "nothing"
+    for name in TASKS:
+        assert found_in(names_of(planted_mask(name)[0])) == ("nothing" if name == "noise" else name)
+
+
+@pytest.mark.bad_input
+def test_an_unknown_task_is_refused(capsys):
+    with pytest.raises(ValueError, match="no task 'wavelet'; there are 'low rank', "):
+        task_of("wavelet", [0])
+    with pytest.raises(SystemExit):
+        main(["--task", "wavelet", "--seed", "0"])
+    assert "invalid choice: 'wavelet'" in capsys.readouterr().err
+
+
+def test_the_recipe_is_admitted():
+    """Nine of ten seeds of every task, nothing on noise, and where it fails the oracle has not failed."""
+    results, table = load_results(), confusion()
+    assert tuple(results) == tuple(TASKS)
+    for name, rows in results.items():
+        assert len(rows) == SEEDS
+        right = "nothing" if name == "noise" else name
+        assert table[name].get(right, 0) >= 9, name
+        assert sum(table[name].values()) == SEEDS
+        for row in rows:
+            assert mask_of(row["open"]).shape == (LAYERS, len(CLASSES))
+            assert row["found"] == found_in(row["open"])
+            assert (row["oracle"] > 0.99) == (name == "noise")
+            kept = [[layer, name] for layer, names in enumerate(row["open"]) for name in names]
+            assert sorted([layer, name] for layer, name, _ in row["worth"]) == sorted(kept)
+    assert table["noise"] == {"nothing": SEEDS}
+
+
+def test_a_stored_stack_found_again(capsys):
+    """The same classes; the losses differ by rounding, which many steps amplify."""
+    stored = load_results()["convolution > spectral"][0]
+    main(["--task", "convolution > spectral", "--seed", "0"])
+    again = json.loads(capsys.readouterr().out)
+    assert again["planted"] == again["found"] == stored["found"]
+    assert again["test"] == pytest.approx(stored["test"], abs=0.03)
+    [new] = measure("convolution > spectral", [123])
+    assert new["found"] == "convolution > spectral"
+    assert new["reversed"] > new["afresh"] + 0.1
