@@ -95,7 +95,7 @@ class Stacks(nn.Module):
         n, layers = task.tokens.shape[-1], masks.shape[1]
         sizes = {
             "symbols": (1.0, task.symbols, WIDTH),
-            "places": (1.0, WIDTH, n),
+            "places": (0.3, WIDTH, n),
             "readout": (WIDTH**-0.5, task.answers, WIDTH),
             "bias": (0.0, task.answers, 1),
         }
@@ -191,10 +191,13 @@ class Stacks(nn.Module):
 
 def _start(sizes: dict[str, tuple], seed: int) -> dict[str, Tensor]:
     stream = generator(seed, "stack")
-    return {
+    start = {
         name: deviation * gaussian(*shape, seed=stream).float()
         for name, (deviation, *shape) in sizes.items()
     }
+    for name in (name for name in sizes if name.startswith("query key")):
+        start[name] += torch.eye(WIDTH) / WIDTH**0.5
+    return start
 
 
 def _normed(x: Tensor) -> Tensor:
@@ -288,7 +291,9 @@ class Search:
         return False
 
 
-def find_classes(task: Task, seeds: Sequence[int], *, layers: int = 2) -> list[Job]:
+def find_classes(
+    task: Task, seeds: Sequence[int], *, layers: int = 2, truth: Masks | None = None
+) -> list[Job]:
     """The recipe, on one stack for each seed of ``task``.
 
     1. Learn with every class open in every layer, at no price, for STEPS steps; where the training loss
@@ -297,7 +302,8 @@ def find_classes(task: Task, seeds: Sequence[int], *, layers: int = 2) -> list[J
        PRICE or more, or by more than two standard errors where that is larger. At first all classes that cost less than
        PRICE unrefitted are closed at once, for one price together; then one by one, until each has been
        refused with the others as they are.
-    3. Train afresh what was found, and the same with its layers in reversed order.
+    3. Train afresh what was found; the same with its layers in reversed order, if there is an order; and the
+       classes of ``truth``, the "oracle".
     """
     count = len(seeds)
     masks = torch.ones(count, layers, len(CLASSES), dtype=torch.bool)
@@ -329,7 +335,9 @@ def find_classes(task: Task, seeds: Sequence[int], *, layers: int = 2) -> list[J
         stacks.put([rows[k] for k in accepted], trial.some(accepted))
         rounds += 1
     found, test = stacks.masks, bits(stacks, task, "test").mean(1)
-    again, back = afresh(task, seeds, found), afresh(task, seeds, found.flip(1))
+    ordered = found.any(2).sum(1) > 1
+    back = torch.where(ordered[:, None, None], found.flip(1), found)
+    again, back, oracle = afresh(task, seeds, [found, back, found if truth is None else truth])
     return [
         {
             "open": names_of(found[row]),
@@ -341,17 +349,29 @@ def find_classes(task: Task, seeds: Sequence[int], *, layers: int = 2) -> list[J
             "validation": search.loss.mean().item(),
             "test": test[row].item(),
             "afresh": again[row].item(),
-            "reversed": back[row].item(),
+            "reversed": back[row].item() if ordered[row] else None,
+            "oracle": None if truth is None else oracle[row].item(),
         }
         for row, search in enumerate(searches)
     ]
 
 
-def afresh(task: Task, seeds: Sequence[int], masks: Masks) -> Float[Tensor, "stacks"]:
-    """Test bits of stacks that had only the classes of ``masks`` from the start."""
-    stacks = Stacks(task, seeds, masks)
-    train(stacks, task, seeds, steps=STEPS, rate=RATE, stream="afresh")
-    return bits(stacks, task, "test").mean(1)
+def afresh(
+    task: Task, seeds: Sequence[int], choices: Sequence[Masks]
+) -> Float[Tensor, "choices stacks"]:
+    """Test bits of stacks that had only the classes of a mask from the start, for several masks of each."""
+    keys = [[(row, mask.numpy().tobytes()) for row, mask in enumerate(masks)] for masks in choices]
+    masks = {
+        key: mask
+        for named, choice in zip(keys, choices, strict=True)
+        for key, mask in zip(named, choice, strict=True)
+    }
+    rows = [row for row, _ in masks]
+    names, part = [seeds[row] for row in rows], task[rows]
+    stacks = Stacks(part, names, torch.stack(list(masks.values())))
+    train(stacks, part, names, steps=STEPS, rate=RATE, stream="afresh")
+    found = dict(zip(masks, bits(stacks, part, "test").mean(1).tolist(), strict=True))
+    return torch.tensor([[found[key] for key in named] for named in keys])
 
 
 def names_of(mask: Bool[Tensor, "layers classes"]) -> list[list[str]]:
