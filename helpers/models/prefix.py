@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from tqdm.auto import tqdm
 
@@ -204,28 +204,58 @@ class ReadPrefix:
             layers = [_kept(*layer, count, method) for layer, count in parts]
             return Prefix(self.model, n, layers, self.next_logits)
 
-        layers: list[Kept] = []
-        rows, blind = _readings(self.ids, again_only)
-        looked = blind if method == "expected attention" else blind | True
-        policy = on_policy and method.startswith("landmarks")
+        rows, blind = self.passages
+        rows, blind = (rows[~blind], blind[~blind]) if again_only else (rows, blind)
         bar = tqdm(total=len(counts), desc=method, disable=not progress, delay=3, leave=False)
+
+        def keep(place: int, query: Tensor, later: Part) -> Kept:
+            looked = blind if method == "expected attention" else slice(len(rows))
+            heads = len(self.layers[place][0])
+            asked, *parts = (_by_key_head(part[looked], heads) for part in (query, *later))
+            group = query.shape[1] // heads
+            layer = Layer(*self.layers[place], asked, Part(*parts), group, seed)
+            bar.update()
+            return _stored(FITTED[method](layer, counts[place], **options))
+
+        with bar:
+            if on_policy and method.startswith("landmarks"):
+                layers = self._read_on(rows, blind, keep)
+            else:
+                layers = [keep(place, *asked) for place, asked in enumerate(self.questions)]
+        return Prefix(self.model, n, layers, self.next_logits)
+
+    @cached_property
+    def passages(self) -> tuple[Int64[Tensor, "rows t"], Bool[Tensor, "rows"]]:
+        """Passages of the prefix, then the same again; True for those that are read without it."""
+        length = min(PASSAGE, len(self.ids))
+        count = min(PASSAGES, -(-len(self.ids) // length))
+        starts = torch.linspace(0, len(self.ids) - length, count).long()
+        passages = self.ids[starts[:, None] + torch.arange(length)]
+        return passages.repeat(2, 1), torch.arange(2 * count) >= count
+
+    @cached_property
+    def questions(self) -> list[tuple[Float[Tensor, "rows heads t d"], Part]]:
+        """Queries of every layer in both readings of the passages behind the whole prefix, and their later part."""
+        asked = []
+        self._read_on(*self.passages, lambda _, *question: asked.append(question))
+        return asked
+
+    def _read_on(self, rows: Tensor, blind: Tensor, keep: Callable[..., Kept | None]) -> list[Kept]:
+        """Read ``rows`` behind the prefix, every layer with what ``keep`` makes of it, or all of it for None."""
+        layers = []
 
         def attend(place, query, key, value, mask, scale):
             later = _attend(query, key, value, mask, scale)
-            query_rows, *parts = (_by_key_head(x[looked], len(key[0])) for x in (query, *later))
-            group = query.shape[1] // key.shape[1]
-            layer = Layer(*self.layers[place], query_rows, Part(*parts), group, seed)
-            kept = _stored(FITTED[method](layer, counts[place], **options))
-            layers.append(kept)
-            bar.update()
-            used = kept if policy else _kept(*self.layers[place], None, "full")
-            joined = _joined(used, query, later)
-            return torch.where(blind[:, None, None, None], later.outputs, joined)
+            layers.append(keep(place, query, later))
+            used = layers[-1] or _kept(*self.layers[place], None, "full")
+            return torch.where(
+                blind[:, None, None, None], later.outputs, _joined(used, query, later)
+            )
 
-        with bar, torch.no_grad(), attending_by(self.model, attend) as body:
-            places = torch.arange(n, n + rows.shape[1])[None].expand(len(rows), -1)
-            body(rows, position_ids=places, use_cache=False)
-        return Prefix(self.model, n, layers, self.next_logits)
+        with torch.no_grad(), attending_by(self.model, attend) as body:
+            places = torch.arange(rows.shape[1]) + len(self.ids)
+            body(rows, position_ids=places.expand(len(rows), -1), use_cache=False)
+        return layers
 
 
 def read_prefix(model: "PreTrainedModel", prefix_ids: Int64[Tensor, "n"]) -> ReadPrefix:
@@ -266,16 +296,6 @@ def compact_prefix(
     is no model and for texts in place of ids.
     """
     return read_prefix(model, prefix_ids).compact(tokens, **options)
-
-
-def _readings(ids: Int64[Tensor, "n"], again_only: bool) -> tuple[Int64[Tensor, "rows t"], Tensor]:
-    """Passages of the prefix, then the same again; which of them don't see the prefix."""
-    length = min(PASSAGE, len(ids))
-    count = min(PASSAGES, -(-len(ids) // length))
-    starts = torch.linspace(0, len(ids) - length, count).long()
-    passages = ids[starts[:, None] + torch.arange(length)]
-    rows = passages if again_only else passages.repeat(2, 1)
-    return rows, torch.arange(len(rows)) >= count
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Part:
