@@ -21,7 +21,7 @@ from experiments.stacks import CLASSES, Masks, Task, find_classes
 from experiments.store import Experiment, Job, plain
 from helpers.maths import gaussian, hartley, integers
 
-SEEDS, LAYERS = range(20, 30), 2
+SEEDS, LAYERS = range(30, 40), 2
 N, SEQUENCES, HELD = 32, 5000, 1000
 LEVELS, KEYS = 9, 6
 """Levels of a value (three beside keys), and kinds of keys for attention to tell apart."""
