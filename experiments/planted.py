@@ -23,8 +23,8 @@ from helpers.maths import gaussian, hartley, integers
 
 SEEDS, LAYERS = range(30, 40), 2
 N, SEQUENCES, HELD = 32, 5000, 1000
-LEVELS, KEYS = 9, 6
-"""Levels of a value (three beside keys), and kinds of keys for attention to tell apart."""
+LEVELS, KEYS = 9, 4
+"""Levels of a value (two beside keys), and kinds of keys for attention to tell apart."""
 SETTINGS: Job = {
     "tokens": N,
     "sequences": SEQUENCES,
@@ -69,7 +69,7 @@ def applied(
     key; a symbol then says key and value. Signs are balanced for each place.
     """
     keyed = any("attention" in parts for parts in sums)
-    levels = 3 if keyed else LEVELS
+    levels = 2 if keyed else LEVELS
     values = integers(levels, SEQUENCES, N, seed=seed, stream="planted values")
     keys = integers(KEYS if keyed else 1, SEQUENCES, N, seed=seed, stream="planted keys")
     same = (keys[:, :, None] == keys[:, None]).double()

@@ -33,7 +33,7 @@ def test_labels_are_balanced_and_drawn_from_the_seed(name):
     assert not torch.equal(task.labels[0], task.labels[1])
     assert not torch.equal(task.tokens[0], task.tokens[1])
     assert (task.labels.double().mean(1) - 0.5).abs().max() < 0.3
-    assert task.symbols == (3 * KEYS if name in KEYED else 9)
+    assert task.symbols == (2 * KEYS if name in KEYED else 9)
     assert int(task.tokens.max()) == task.symbols - 1
 
 
@@ -49,7 +49,7 @@ def test_operators_are_of_their_class():
 
 def test_a_composition_by_hand():
     tokens = task_of("convolution > attention", [5]).tokens[0]
-    keys, values = tokens[7] // 3, tokens[7] % 3 - 1.0
+    keys, values = tokens[7] // 2, tokens[7] % 2 - 0.5
     inner = (operator("convolution", 5) @ values.double()).clamp(min=0)
     means = torch.stack([inner[keys == keys[i]].mean() for i in range(N)])
     labels = task_of("convolution > attention", [5]).labels[0, 7]
