@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from experiments.planted import (
+    FEW_KEYS,
     KEYS,
     LAYERS,
     SEEDS,
@@ -33,7 +34,8 @@ def test_labels_are_balanced_and_drawn_from_the_seed(name):
     assert not torch.equal(task.labels[0], task.labels[1])
     assert not torch.equal(task.tokens[0], task.tokens[1])
     assert (task.labels.double().mean(1) - 0.5).abs().max() < 0.3
-    assert task.symbols == (2 * KEYS if name in KEYED else 9)
+    keys = FEW_KEYS if name == "convolution > attention" else KEYS
+    assert task.symbols == (2 * keys if name in KEYED else 9)
     assert int(task.tokens.max()) == task.symbols - 1
 
 
