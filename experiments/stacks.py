@@ -19,12 +19,12 @@ from helpers.maths import gaussian, generator, hartley, integers
 
 CLASSES = ("low rank", "convolution", "attention", "spectral")
 WIDTH, RANK, TAPS, BATCH = 16, 4, 9, 16
-STEPS, REFIT_STEPS, CYCLES = 1200, 300, 2
+STEPS, REFIT_STEPS, CYCLES = 1500, 300, 2
 """Steps of learning with every class open, of a refit, and how often learning may start again."""
 RATE, REFIT_RATE = 1e-2, 5e-3
-PRICE = 0.03
+PRICE = 0.08
 """Bits of validation loss by which one class in one layer has to pay for itself."""
-PEEK = 250
+PEEK = 125
 """Validation sequences that the order of the closings is read from."""
 LEFT = 0.05
 """Bits below chance that the training loss must reach before anything is closed."""
