@@ -10,6 +10,7 @@ classes from the start: where it fails, the task decides nothing. ::
 
 import argparse
 import json
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -142,14 +143,19 @@ def load_results() -> dict[str, list[dict]]:
     return {job["task"]: row for job, row in EXPERIMENT.load()}
 
 
-def confusion() -> dict[str, dict[str, int]]:
-    """Planted → found → number of seeds."""
-    table: dict = {}
-    for name, rows in load_results().items():
-        table[name] = {}
-        for row in rows:
-            table[name][row["found"]] = table[name].get(row["found"], 0) + 1
-    return table
+def found_at(row: Job, edge: float) -> str:
+    """What a stack needs for at least ``edge`` bits: :func:`found_in` without the classes worth less."""
+    kept = {(layer, name) for layer, name, worth in row["worth"] if worth >= edge}
+    layers = enumerate(row["open"])
+    return found_in([[name for name in names if (k, name) in kept] for k, names in layers])
+
+
+def confusion(edge: float = 0.0) -> dict[str, dict[str, int]]:
+    """Planted → found → number of seeds; with an ``edge``, less what is worth less than so many bits."""
+    return {
+        name: dict(Counter(found_at(row, edge) for row in rows).most_common())
+        for name, rows in load_results().items()
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,7 +1,7 @@
 """Which class of operators does each depth of a stack choose on tasks that nobody planted?
 
 Digits read as sequences and characters of real text, each beside its null with the tokens in one random order; a task
-whose labels need near, alike and far tokens at once; and the labels of a random stack with every class open.
+whose labels need near, alike and far tokens at once.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from jaxtyping import Int64
 from scipy.stats import binom, binomtest
 from torch import Tensor
 
-from experiments.planted import HELD, SEQUENCES, SETTINGS, N, applied, found_in
-from experiments.stacks import CLASSES, Stacks, Task, find_classes, mask_of
+from experiments.planted import SETTINGS, N, applied, found_in
+from experiments.stacks import CLASSES, Task, find_classes, mask_of
 from experiments.store import Experiment, Job
 from helpers.data import heldout_text, training_text
 from helpers.maths import generator, integers, orders
@@ -59,49 +59,26 @@ def three_scales(seed: int) -> Draw:
     return (*applied([("convolution",), ("attention",), ("spectral",)], seed), 2)
 
 
-def teacher(seed: int) -> Draw:
-    """Letters of real text, and for each the sign of a random stack's answer: no depth has a class of its own."""
-    tokens, *_ = characters(seed)
-    tokens = tokens[-SEQUENCES:][None]
-    task = Task(tokens, tokens, HELD, len(LETTERS) + 1, 2)
-    stack = Stacks(task, [seed + 10**6], torch.ones(1, 2, len(CLASSES), dtype=torch.bool))
-    with torch.no_grad():
-        logits = torch.cat([stack(part) for part in tokens.split(500, 1)], 3)[0]
-    gap = (logits[1] - logits[0]).T
-    return tokens[0], (gap > gap.median(0).values).long(), HELD, len(LETTERS) + 1, 2
-
-
 TASKS = {
     "digits": digits,
     "characters": characters,
     "three scales": three_scales,
-    "random teacher": teacher,
 }
-REAL = ("digits", "characters", "three scales")
-CONTROLS = (
-    "convolution > spectral",
-    "convolution > attention > spectral",
-    "spectral > attention > convolution",
-)
-"""Planted for four layers: the order that the note expects, and its reverse."""
 RUNS = [
-    *((f"{name}{null}", 2) for null in ("", ", shuffled") for name in REAL),
-    ("random teacher", 2),
-    *((name, 4) for name in (*REAL, *CONTROLS, "characters, shuffled", "digits, shuffled")),
+    ("digits", 2),
+    ("digits, shuffled", 2),
+    ("characters", 2),
+    ("characters, shuffled", 2),
+    ("three scales", 2),
+    ("characters", 4),
 ]
 """Tasks and the number of layers of their stacks."""
-
-
-def _draw(name: str, seed: int) -> Draw:
-    if name in CONTROLS:
-        return (*applied([name.split(" > ")], seed), 2)
-    return TASKS[name](seed)
 
 
 def task_of(name: str, seeds: list[int]) -> Task:
     """A task by name, one draw for each seed; "…, shuffled" for its null."""
     base, _, shuffled = name.partition(", ")
-    draws = [_draw(base, seed) for seed in seeds]
+    draws = [TASKS[base](seed) for seed in seeds]
     tokens, labels = (torch.stack([draw[k] for draw in draws]) for k in (0, 1))
     if shuffled:
         order = torch.stack([orders(N, seed=seed, stream="shuffled places") for seed in seeds])

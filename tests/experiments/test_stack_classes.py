@@ -9,7 +9,6 @@ from sklearn.datasets import load_digits
 
 from experiments import planted
 from experiments.stack_classes import (
-    CONTROLS,
     HIDDEN,
     LETTERS,
     RUNS,
@@ -54,7 +53,7 @@ def test_characters_hide_five_letters_of_windows_of_the_texts():
     assert task.part("train")[0].shape[1] == 6000
 
 
-@pytest.mark.parametrize("name", [*TASKS, CONTROLS[1]])
+@pytest.mark.parametrize("name", TASKS)
 def test_tasks_are_functions_of_the_seed(name):
     both, second = task_of(name, [0, 1]), task_of(name, [1])
     assert torch.equal(both.tokens[1], second.tokens[0])
