@@ -76,6 +76,9 @@ def _arms() -> dict[str, Arm]:
 
 
 ARMS = _arms()
+CHANGED = [arm for arm in ARMS if arm.startswith("landmarks, n/16, ")]
+"""One part of the recipe changed; on one prefix of each kind."""
+ABLATED = ("prose 0", "code 0", "lists 0", "dialogue")
 LONG_ARMS = ("full", "none", "int4", "window, n/16", "heavy keys, n/16", "landmarks, n/16")
 
 
