@@ -119,16 +119,22 @@ def attend(inputs: Samples, query_key: QueryKey) -> Samples:
 
 
 def fit_query_key(inputs: Samples, outputs: Samples, steps: int = 6) -> QueryKey:
-    """W of :func:`attend` by damped Gauss–Newton from W = 0; a step that raises the error isn't taken."""
-    W, damping = inputs.new_zeros(inputs.shape[-1], inputs.shape[-1]), 1e-2
-    map_of = partial(attend, inputs)
+    """W of :func:`attend` by damped Gauss–Newton from W = 0; a step that raises the error isn't taken.
+
+    With C_i the covariance of the tokens under the weights of row i, ∂y_i/∂W_pq = x_ip C_i e_q.
+    """
+    X, width, damping = inputs, inputs.shape[-1], 1e-2
+    W, eye = X.new_zeros(width, width), torch.eye(width**2, dtype=X.dtype)
     for _ in range(steps):
-        residuals = outputs - map_of(W)
-        J = torch.func.jacfwd(map_of)(W).flatten(-2).flatten(0, -2)
+        A = (X @ W @ X.mT).softmax(-1)
+        Y = A @ X
+        C = (A @ (X[..., :, None] * X[..., None, :]).flatten(-2)).unflatten(-1, (width, width))
+        C = C - Y[..., :, None] * Y[..., None, :]
+        J = (X[..., None, :, None] * C[..., :, None, :]).reshape(-1, width**2)
         H = J.mT @ J
-        ridge = (damping * H.diagonal().mean() + 1e-300) * torch.eye(len(H), dtype=H.dtype)
-        step = torch.linalg.solve(H + ridge, J.mT @ residuals.flatten()).view_as(W)
-        better = (outputs - map_of(W + step)).norm() < residuals.norm()
+        ridge = damping * H.diagonal().mean() + 1e-300
+        step = torch.linalg.solve(H + ridge * eye, J.mT @ (outputs - Y).flatten()).view_as(W)
+        better = (outputs - attend(X, W + step)).norm() < (outputs - Y).norm()
         W, damping = (W + step, damping / 4) if better else (W, damping * 4)
     return W
 
