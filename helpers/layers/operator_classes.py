@@ -121,7 +121,7 @@ def attend(inputs: Samples, query_key: QueryKey) -> Samples:
 def fit_query_key(inputs: Samples, outputs: Samples, steps: int = 6) -> QueryKey:
     """W of :func:`attend` by damped Gauss–Newton from W = 0; a step that raises the error isn't taken.
 
-    With C_i the covariance of the tokens under the weights of row i, ∂y_i/∂W_pq = x_ip C_i e_q.
+    With C_i the covariance of the tokens under the weights of row i, ∂y_i/∂W_μν = x_iμ C_i e_ν.
     """
     X, width, damping = inputs, inputs.shape[-1], 1e-2
     W, eye = X.new_zeros(width, width), torch.eye(width**2, dtype=X.dtype)
