@@ -12,4 +12,7 @@ from helpers.layers.butterfly import (
     Butterfly, apply_factor, cooley_tukey, learn_blocks, normalised, rank_one_bound, rmse,
 )
 from helpers.layers.universal import CLASSES, FLOAT_BITS, SETTLED, UniversalLayer, choose_classes
+from helpers.layers.operator_classes import (
+    Explained, attend, explain, fit_low_rank, fit_query_key, fit_span, members, relative_error,
+)
 from helpers.layers.fitting import one_cycle, update, with_gradients

@@ -17,7 +17,7 @@ from helpers.maths.orthogonal import (
 )
 from helpers.maths.nulls import random_attention, shuffle_within_rows
 from helpers.maths.structure import (
-    Reading, bandwidth, circulant_distance, diagnose, flatness, fourier_off_diagonal,
-    input_dependence, low_rank_distance, row_stochastic_distance,
+    Reading, bandwidth, circulant_distance, diagnose, flatness,
+    low_rank_distance, row_stochastic_distance,
     sinusoid_overlap, sinusoidal_rows, sinusoidal_vectors, toeplitz_distance,
 )
