@@ -62,7 +62,7 @@ def layer_row(orthogonal: str = "signed qr", **options: object) -> Row:
 
 
 def peer_row(constrain: Callable[[nn.Linear], object], **options: object) -> Row:
-    """A :class:`PeerLayer`, trained as the row "one-cycle exponential" but for ``options``."""
+    """A :class:`PeerLayer`, trained as the rows "one-cycle …" but for ``options``."""
     options = {"scale": True, **FASTER, **options}
     return lambda X, seed: descend(PeerLayer(*X.shape, constrain, seed=seed), X, **options)
 
@@ -126,15 +126,10 @@ ROWS: dict[str, Row] = {
     "all but scaled": note_row(SIGNED | FREE, **FASTER),
     "all but signed QR": note_row(FREE, scale=True, **FASTER),
     "all but free Σ": note_row(SIGNED, scale=True, **FASTER),
-    "… with |Σ|": note_row(SIGNED | {"sigma": "absolute"}, scale=True),
     "… small start": layer_row(),
     "… Cayley map": layer_row("cayley"),
-    "… matrix exponential": layer_row("exponential"),
-    "… Householder": layer_row("householder"),
     "one-cycle QR": layer_row(**FASTER),
     "one-cycle Cayley": layer_row("cayley", **FASTER),
-    "one-cycle exponential": layer_row("exponential", **FASTER),
-    "one-cycle Householder": layer_row("householder", **FASTER),
     "torch parametrization": peer_row(orthogonal),
     "torch, higher rate": peer_row(orthogonal, learning_rate=0.3),
     "geotorch": peer_row(lambda linear: geotorch.orthogonal(linear, "weight")),

@@ -13,10 +13,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from helpers.layers.fitting import matching
-from helpers.maths import MAPS, SQUARE, Seed, frobenius_norm, gaussian, generator, signed_qr
+from helpers.maths import MAPS, Seed, frobenius_norm, gaussian, generator, signed_qr
 from helpers.maths.checks import integer, one_of, own_precision, real_number, real_tensor
 
-SIGMAS = ("free", "absolute", "softplus")
+SIGMAS = ("free", "softplus")
 LEAST_DAMPING = 0.01
 
 
@@ -70,7 +70,7 @@ class FactorizationLayer(nn.Module):
     ``rank`` is the number of columns of U and V, at most and by default min(rows, columns).
     ``orthogonal`` names the map from parameters to U and V (a key of ``helpers.orthogonal.MAPS``),
     ``sigma`` the one to S: "free" (any sign; a negative one is moved into U, so that S ≥ 0 and both
-    orientations can be reached), "absolute" or "softplus". Starts at random, drawn from ``seed``:
+    orientations can be reached) or "softplus". Starts at random, drawn from ``seed``:
     standard normal for S, and for U and V normal of standard deviation ``start``, by default one over
     the square root of their rows (a QR step moves Q the less, the larger the parameters are).
     In double precision; ``.float()`` makes it single.
@@ -98,7 +98,7 @@ class FactorizationLayer(nn.Module):
         stream = generator(seed, "factorization layer")
 
         def side(size: int) -> nn.Parameter:
-            width = size if orthogonal in SQUARE else self.rank
+            width = size if orthogonal == "cayley" else self.rank
             deviation = start or 1 / math.sqrt(size)
             return nn.Parameter(deviation * gaussian(size, width, seed=stream))
 
@@ -111,8 +111,6 @@ class FactorizationLayer(nn.Module):
         U, V = self.orthonormal()
         if self.sigma == "softplus":
             return Factors(U, nn.functional.softplus(self.middle), V)
-        if self.sigma == "absolute":
-            return Factors(U, self.middle.abs(), V)
         return Factors.signed(U, self.middle, V)
 
     def orthonormal(self) -> tuple[Float[Tensor, "m r"], Float[Tensor, "n r"]]:

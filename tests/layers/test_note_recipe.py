@@ -110,7 +110,7 @@ def test_every_map_learns(orthogonal):
     assert result.history.min() < 0.8 * result.history[0]  # LAPACK's QR does not stay there
 
 
-@pytest.mark.parametrize("orthogonal", ["qr", "cayley", "exponential", "householder"])
+@pytest.mark.parametrize("orthogonal", ["qr", "cayley"])
 @pytest.mark.parametrize("learning_rate", [1e5, 1e300])
 def test_divergence_is_reported(orthogonal, learning_rate):
     layer = FactorizationLayer(4, 4, orthogonal=orthogonal)
