@@ -6,10 +6,11 @@ import torch
 from jaxtyping import Float64
 from torch import Tensor
 
+from experiments.note_recipe import NoteRecipe, lapack_qr
 from experiments.store import Experiment
 from helpers.data import NOTE_CASES, note_targets
-from helpers.layers import NoteRecipe, update
-from helpers.maths import frobenius_norm, lapack_qr
+from helpers.layers import update
+from helpers.maths import frobenius_norm
 
 SEEDS = 10
 STEPS = (100, 200, 400, 800, 1600, 3200, 6400, 12_800, 20_000)
@@ -22,7 +23,7 @@ def run(
 
     Columns of Q that flip their sign throw a run back now and then, at a moment that hangs on rounding; the
     least error so far doesn't see that. The seeds train side by side: their losses are summed, and Adam keeps every parameter apart, so that
-    each run is that of :func:`helpers.layers.descend`.
+    each run is that of :func:`experiments.note_recipe.descend`.
     """
     X = torch.stack([note_targets(seed, n)[case] for seed in range(SEEDS)])
     layers = [NoteRecipe(n, seed=seed) for seed in range(SEEDS)]

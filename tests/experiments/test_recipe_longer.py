@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from experiments.note_recipe import NoteRecipe, descend
 from experiments.recipe_longer import SEEDS, STEPS, load_longer, run
 from helpers.data import NOTE_CASES, note_targets
-from helpers.layers import NoteRecipe, descend
 
 
 @pytest.mark.parametrize("case", NOTE_CASES)
