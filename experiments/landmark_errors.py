@@ -87,7 +87,7 @@ def errors(data: dict[str, Tensor], method: str, rank: int) -> Float[Tensor, "he
         # its rank, and with it its error, hangs on rounding.
         queries, keys, values, given = (x.double() for x in (queries, keys, values, given[:, ::4]))
     answer = compress(method, given, keys, values, rank, progress=False)
-    return relative_error(answer.attend(queries), attention(queries, keys, values))
+    return relative_error(answer.attend(queries).outputs, attention(queries, keys, values))
 
 
 def weight_errors(

@@ -6,6 +6,7 @@ from helpers.layers.factorization import (
 )
 from helpers.layers.learned_svd import BLOCKS, DEGREE, FactorizationOperator, excess_error
 from helpers.layers.landmarks import CUTOFF, Landmarks, METHODS, ORACLES, Seen, compress
+from helpers.layers.stored import GROUP, HalfPrecision, Quantised
 from helpers.layers.butterfly import (
     Butterfly, apply_factor, cooley_tukey, learn_blocks, normalised, rank_one_bound, rmse,
 )

@@ -6,7 +6,9 @@ from helpers.maths.checks import (
 )
 from helpers.maths.draws import Seed, gaussian, generator, integers, orders, uniform
 from helpers.maths.matrices import bit_reversal, hartley, known_matrices, power_of_two
-from helpers.maths.attention import attention, attention_weights, causal_mask
+from helpers.maths.attention import (
+    Part, attention, attention_part, attention_weights, causal_mask, combine,
+)
 from helpers.maths.spectrum import (
     Spectrum, distance_to_rank_one, frobenius_norm, spectrum, truncate, unit_scale,
 )
