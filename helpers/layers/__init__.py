@@ -2,9 +2,8 @@
 
 # fmt: off
 from helpers.layers.factorization import (
-    DivergenceError, FactorizationLayer, Factors, Fit, SIGMAS, fit, gauss_newton_step,
+    DivergenceError, FactorizationLayer, Factors, Fit, fit, gauss_newton_step,
 )
-from helpers.layers.note_recipe import NoteRecipe, descend
 from helpers.layers.learned_svd import BLOCKS, DEGREE, FactorizationOperator, excess_error
 from helpers.layers.landmarks import CUTOFF, Landmarks, METHODS, ORACLES, Seen, compress
 from helpers.layers.stored import GROUP, HalfPrecision, Quantised
