@@ -2,7 +2,8 @@
 
 # fmt: off
 from helpers.data.texts import (
-    DATA, FIRST_WORD_PIECE, LONG_KINDS, TEXTS_PER_KIND, TEXT_KINDS, VOCABULARY_SIZE, encode, first_sentence,
+    DATA, FIRST_WORD_PIECE, LONG_KINDS, TEXTS_PER_KIND, TEXT_KINDS, VOCABULARY_SIZE, dialogue, encode,
+    first_sentence,
     heldout_text, long_ids, random_word_pieces, text, training_text, windows,
 )
 from helpers.data.cases import NOTE_CASES, note_targets

@@ -80,6 +80,11 @@ def long_ids(
     return ids[:n]
 
 
+def dialogue() -> str:
+    """A conversation on an island, written for this book: some 1,600 tokens of SmolLM2."""
+    return (DATA / "texts" / "dialogue.txt").read_text(encoding="utf-8")
+
+
 def random_word_pieces(count: int, *, seed: int) -> Int64[Tensor, "count"]:
     """``count`` ids drawn uniformly from MiniLM's ordinary word pieces (999 … 30521)."""
     count = integer(count, "count", least=1)

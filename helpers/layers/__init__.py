@@ -2,13 +2,16 @@
 
 # fmt: off
 from helpers.layers.factorization import (
-    DivergenceError, FactorizationLayer, Factors, Fit, SIGMAS, fit, gauss_newton_step,
+    DivergenceError, FactorizationLayer, Factors, Fit, fit, gauss_newton_step,
 )
-from helpers.layers.note_recipe import NoteRecipe, descend
 from helpers.layers.learned_svd import BLOCKS, DEGREE, FactorizationOperator, excess_error
 from helpers.layers.landmarks import CUTOFF, Landmarks, METHODS, ORACLES, Seen, compress
+from helpers.layers.stored import GROUP, HalfPrecision, Quantised
 from helpers.layers.butterfly import (
     Butterfly, apply_factor, cooley_tukey, learn_blocks, normalised, rank_one_bound, rmse,
 )
 from helpers.layers.universal import CLASSES, FLOAT_BITS, SETTLED, UniversalLayer, choose_classes
+from helpers.layers.operator_classes import (
+    Explained, attend, explain, fit_low_rank, fit_query_key, fit_span, members, relative_error,
+)
 from helpers.layers.fitting import one_cycle, update, with_gradients

@@ -6,24 +6,39 @@ Notation: queries Q (m×d), keys K (n×d), values V (n×w), A = softmax(s·QKᵀ
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int64
 from scipy.cluster.vq import kmeans2
 from torch import Tensor
 
 from helpers.layers.fitting import matching, one_cycle, rms, with_gradients
-from helpers.maths import attention_weights, gaussian, generator, integers, signed_qr
+from helpers.maths import (
+    Part,
+    attention_part,
+    attention_weights,
+    combine,
+    gaussian,
+    generator,
+    integers,
+    signed_qr,
+)
 from helpers.maths.checks import integer, one_of, own_precision, real_number, real_tensor
 from helpers.maths.spectrum import truncate, unit_scale
 
 RIDGE = 1e-8
 """Of the mean squared weight: what keeps the least-squares values finite."""
+NEAR = 1e-3
+"""The same for landmarks that go into a model, and towards the values that they had."""
 HEAD = (-2, -1)  # the axes of one head
+SINK = 4
+"""First tokens that a selection always keeps."""
+PURSUED = 1536
+"""Queries that the choice of keys looks at."""
 BATCH = 512
 """Queries that a step of learning sees."""
 CUTOFF = torch.finfo(torch.float32).eps
@@ -48,14 +63,17 @@ class Landmarks:
         return e * (d + self.values.shape[-1] + 1)
 
     @own_precision
-    def attend(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m w"]:
-        """The outputs for ``queries``, in time and memory proportional to m·e.
+    def attend(self, queries: Float[Tensor, "*batch m d"]) -> Part:
+        """Outputs (…, m, w) and ln Z (…, m) for ``queries``, in time and memory proportional to m·e.
 
-        Heads broadcast with those of the keys. Raises ValueError for another width or dtype than theirs.
+        Heads broadcast with those of the keys. ``combine`` joins them with attention to other keys.
+        Raises ValueError for another width or dtype than theirs.
         """
         real_tensor(queries, "queries", least_dims=2)
         matching(queries, "queries", self.keys.dtype, (*queries.shape[:-1], self.keys.shape[-1]))
-        return self.weights(queries) @ self.values
+        bias = self.bias[..., None, :]
+        part = attention_part(queries, self.keys, self.values, scale=self.scale, bias=bias)
+        return part if self.normalised else Part(self.weights(queries) @ self.values, part.log_mass)
 
     def weights(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m e"]:
         """softmax(s·qK̂ᵀ + b), or the exponential without the normalisation."""
@@ -68,15 +86,16 @@ class Seen:
     """Outputs for the queries that a method was given; it can't serve others."""
 
     queries: Float[Tensor, "*batch m d"]
-    outputs: Float[Tensor, "*batch m w"]
+    part: Part
+    """Outputs, and the exact ln Z: one number for each query."""
     parameters: int
-    """Stored numbers for each head."""
+    """Stored numbers for each head, ln Z apart."""
 
-    def attend(self, queries: Float[Tensor, "*batch m d"]) -> Float[Tensor, "*batch m w"]:
-        """The stored outputs. Raises ValueError for any other queries than those it was given."""
+    def attend(self, queries: Float[Tensor, "*batch m d"]) -> Part:
+        """What is stored. Raises ValueError for any other queries than those it was given."""
         if queries.shape != self.queries.shape or not torch.equal(queries, self.queries):
             raise ValueError("queries must be those that the method was given")
-        return self.outputs
+        return self.part
 
 
 Compression = Landmarks | Seen
@@ -100,9 +119,14 @@ class Problem:
         return attention_weights(self.queries, self.keys, scale=self.scale)
 
     @cached_property
+    def exact(self) -> Part:
+        """AV and ln Z."""
+        return attention_part(self.queries, self.keys, self.values, scale=self.scale)
+
+    @property
     def outputs(self) -> Float[Tensor, "*batch m w"]:
         """AV."""
-        return self.weights @ self.values
+        return self.exact.outputs
 
     def random(self, *shape: int) -> Float[Tensor, "..."]:
         """Standard normal numbers, the same for every head."""
@@ -115,7 +139,7 @@ class Problem:
         return Landmarks(keys, values, bias, self.scale, normalised)
 
     def seen(self, outputs: Tensor, parameters: int) -> Seen:
-        return Seen(self.queries, outputs, parameters)
+        return Seen(self.queries, self.exact._replace(outputs=outputs), parameters)
 
 
 @own_precision
@@ -162,9 +186,7 @@ def constant(problem: Problem) -> Landmarks:
 
 def heavy_keys(problem: Problem) -> Landmarks:
     """The e keys with the largest total weight over the given queries, and their values."""
-    chosen = problem.weights.sum(-2).topk(problem.rank).indices[..., None]
-    keys, values = (x.take_along_dim(chosen, -2) for x in (problem.keys, problem.values))
-    return problem.landmarks(keys, values)
+    return _chosen(problem, problem.weights.sum(-2).topk(problem.rank).indices)
 
 
 def segment_means(problem: Problem) -> Landmarks:
@@ -286,7 +308,7 @@ def learned(problem: Problem, *, steps: int = 300, learning_rate: float = 0.1) -
 
     def loss(step: int) -> Tensor:
         rows = integers(m, min(BATCH, m), seed=stream).to(unit.device)
-        answers = present().attend(problem.queries[..., rows, :])
+        answers = present().attend(problem.queries[..., rows, :]).outputs
         errors = answers - problem.outputs[..., rows, :]
         return (errors.square().mean(HEAD) / size).sum()
 
@@ -295,6 +317,106 @@ def learned(problem: Problem, *, steps: int = 300, learning_rate: float = 0.1) -
     state = [part.detach() for part in state]
     answer = _better(problem, start, _refit_values(problem, present()))
     return replace(answer, values=unit * answer.values)
+
+
+def window(problem: Problem) -> Landmarks:
+    """The first SINK keys and the last e − SINK: attention sinks with a window (Xiao et al. 2024, StreamingLLM)."""
+    first = min(SINK, problem.rank)
+    last = problem.keys.shape[-2] - (problem.rank - first)
+    ends = (
+        torch.cat([x[..., :first, :], x[..., last:, :]], -2) for x in (problem.keys, problem.values)
+    )
+    return problem.landmarks(*ends)
+
+
+def expected_attention(problem: Problem, *, groups: int = 1) -> Landmarks:
+    """The e keys with the largest expected weight × ‖value‖ for Gaussian queries (after Devoto et al. 2025).
+
+    With the given queries' mean μ and covariance Σ, E exp(s·q·k) = exp(s·μ·k + ½s²·kᵀΣk). The first SINK
+    keys always stay. ``groups``: of that many stretches of queries each has a μ and Σ of its own.
+    """
+    queries = problem.queries.unflatten(-2, (integer(groups, "groups", least=1), -1))
+    mean = queries.mean(-2, keepdim=True)
+    keys, s = problem.keys[..., None, :, :], problem.scale
+    spread = ((queries - mean) @ keys.mT).square().mean(-2)  # kᵀΣk
+    weights = torch.softmax(s * (mean @ keys.mT)[..., 0, :] + s * s * spread / 2, -1).mean(-2)
+    values = problem.values / unit_scale(problem.values)
+    importance = weights * torch.linalg.vector_norm(values, dim=-1)
+    importance[..., : min(SINK, problem.rank)] = float("inf")
+    return _chosen(problem, importance.topk(problem.rank).indices)
+
+
+@with_gradients
+def landmarks(
+    problem: Problem,
+    *,
+    later: Part | None = None,
+    mass: bool = True,
+    steps: int = 100,
+    learning_rate: float = 0.03,
+    start: str = "matching pursuit",
+) -> Landmarks:
+    """Keys, values and biases that stand for all n keys *beside others*: outputs and mass fitted together.
+
+    What a query of a longer text receives is (Zo + Z′o′)/(Z + Z′) with the part ``later`` = (o′, ln Z′) from
+    the other keys, so its squared error is what is made small: where Z is a small share, an error counts
+    little. Without ``later`` as much mass is put beside with the output zero. From the heaviest keys
+    (or those that ``choose`` takes from A and e), with values by least squares and a bias that evens the mean ln Z, Adam takes
+    ``steps`` steps with a one-cycle rate, each on BATCH queries drawn from the seed; then the values are
+    fitted again. ``mass=False`` fits the outputs alone, with biases of zero.
+    """
+    steps = integer(steps, "steps", least=0)
+    learning_rate = real_number(learning_rate, "learning_rate", above=0)
+    unit = unit_scale(problem.values)
+    problem = replace(problem, values=problem.values / unit)
+    exact = problem.exact
+    if later is None:
+        later = Part(torch.zeros_like(exact.outputs), exact.log_mass)
+    later = Part(later.outputs / unit, later.log_mass)
+    target = combine(exact, later).outputs
+    one_of(start, "start", ("matching pursuit", "heavy keys"))
+    first = heavy_keys(problem) if start == "heavy keys" else _pursued(problem)
+    if mass:
+        short = exact.log_mass - first.attend(problem.queries).log_mass
+        first = replace(first, bias=first.bias + short.mean(-1, keepdim=True))
+    size = (target - target.mean(-2, keepdim=True)).square().mean(HEAD)
+    size = torch.where(size > 0, size, 1)
+
+    def error(answer: Landmarks, rows: Tensor | slice) -> Float[Tensor, "*batch"]:
+        part, known = answer.attend(problem.queries[..., rows, :]), exact.log_mass[..., rows]
+        part = part if mass else part._replace(log_mass=known)
+        others = Part(later.outputs[..., rows, :], later.log_mass[..., rows])
+        missed = combine(part, others).outputs - target[..., rows, :]
+        return missed.square().mean(HEAD) / size
+
+    def with_values(answer: Landmarks) -> Landmarks:
+        known = exact.log_mass if not mass else answer.attend(problem.queries).log_mass
+        share = torch.sigmoid(known - later.log_mass)[..., None]
+        wanted = target - (1 - share) * later.outputs
+        return _refit_values(problem, answer, share, wanted, ridge=NEAR, towards=answer.values)
+
+    first = with_values(first)
+    units = [rms(part).clamp(min=1e-12) for part in (first.keys, first.values)]
+    state = [first.keys / units[0], first.values / units[1], first.bias]
+    state = [part.detach().clone().requires_grad_() for part in state]
+    stream, m = generator(problem.seed, "batches of queries"), problem.queries.shape[-2]
+
+    def present() -> Landmarks:
+        bias = state[2] if mass else torch.zeros_like(state[2])
+        return problem.landmarks(state[0] * units[0], state[1] * units[1], bias)
+
+    def loss(step: int) -> Tensor:
+        return error(present(), integers(m, min(BATCH, m), seed=stream)).sum()
+
+    if steps:
+        one_cycle(
+            [state], [learning_rate], loss, steps=steps, name="landmarks", progress=problem.progress
+        )
+    with torch.no_grad():
+        answers = first, present(), with_values(present())
+        errors = torch.stack([error(answer, slice(None)) for answer in answers])
+        best = _by_head(problem, answers, errors.argmin(0))
+        return replace(best, values=unit * best.values)
 
 
 def truncated_svd(problem: Problem) -> Seen:
@@ -334,6 +456,9 @@ METHODS: dict[str, Callable[..., Compression]] = {
     "note": note,
     "fitted values": fitted_values,
     "learned": learned,
+    "window": window,
+    "expected attention": expected_attention,
+    "landmarks": landmarks,
     "truncated svd": truncated_svd,
     "output rank": output_rank,
     "sparse + low rank": sparse_low_rank,
@@ -366,23 +491,70 @@ def _note_factors(problem: Problem) -> tuple[Tensor, Tensor]:
     return factors * signs, right * signs.mT
 
 
+def _pursued(problem: Problem) -> Landmarks:
+    """Keys whose weights add up best to every query's mass: orthogonal matching pursuit for A·1 = 1.
+
+    After Zweiger et al. 2026; here on at most PURSUED queries, evenly spread.
+    """
+    weights = problem.weights[..., :: -(-problem.weights.shape[-2] // PURSUED), :]
+    gram, wanted = weights.mT @ weights, weights.sum(-2)
+    tiny = 1e-6 * gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    chosen = wanted.argmax(-1, keepdim=True)
+    while chosen.shape[-1] < problem.rank:
+        rows = gram.take_along_dim(chosen[..., None], -2)
+        among = rows.take_along_dim(chosen[..., None, :], -1)
+        among = among + tiny * torch.eye(chosen.shape[-1]).to(among)
+        part = torch.linalg.solve(among, wanted.take_along_dim(chosen, -1))
+        missed = wanted - (part[..., None, :] @ rows)[..., 0, :]
+        missed = missed.scatter(-1, chosen, float("-inf"))
+        chosen = torch.cat([chosen, missed.argmax(-1, keepdim=True)], -1)
+    return _chosen(problem, chosen)
+
+
+def _chosen(problem: Problem, places: Int64[Tensor, "*batch e"]) -> Landmarks:
+    """Some of the keys with their values."""
+    rows = (x.take_along_dim(places[..., None], -2) for x in (problem.keys, problem.values))
+    return problem.landmarks(*rows)
+
+
 def _better(problem: Problem, first: Landmarks, second: Landmarks) -> Landmarks:
     """Head by head, the landmarks with the smaller error on the given queries; the first where the second fail."""
     first_error, second_error = (
-        (answer.attend(problem.queries) - problem.outputs).square().sum(HEAD)
+        (answer.attend(problem.queries).outputs - problem.outputs).square().sum(HEAD)
         for answer in (first, second)
     )
-    chosen = ~(second_error <= first_error)[..., None]
-    keys = torch.where(chosen[..., None], first.keys, second.keys)
-    values = torch.where(chosen[..., None], first.values, second.values)
-    return problem.landmarks(keys, values, torch.where(chosen, first.bias, second.bias))
+    return _by_head(problem, (first, second), (second_error <= first_error).long())
 
 
-def _refit_values(problem: Problem, landmarks: Landmarks) -> Landmarks:
-    """The same keys and bias with V̂ from ridge regression on the given queries' outputs."""
-    weights = landmarks.weights(problem.queries).double()
+def _by_head(
+    problem: Problem, answers: Sequence[Landmarks], which: Int64[Tensor, "*batch"]
+) -> Landmarks:
+    """For every head the answer of this number."""
+
+    def pick(name: str) -> Tensor:
+        parts = torch.stack([getattr(answer, name) for answer in answers])
+        places = which.reshape(1, *which.shape, *[1] * (parts.ndim - 1 - which.ndim))
+        return parts.take_along_dim(places, 0)[0]
+
+    return problem.landmarks(pick("keys"), pick("values"), pick("bias"))
+
+
+def _refit_values(
+    problem: Problem,
+    landmarks: Landmarks,
+    share: Float[Tensor, "*batch m 1"] | float = 1.0,
+    wanted: Float[Tensor, "*batch m w"] | None = None,
+    ridge: float = RIDGE,
+    towards: Float[Tensor, "*batch e w"] | float = 0.0,
+) -> Landmarks:
+    """The same keys and bias with V̂ from ridge regression: ``share`` times their outputs near what is ``wanted``.
+
+    By default the given queries' outputs, and values as small as they may be; else near ``towards``.
+    """
+    wanted = problem.outputs if wanted is None else wanted
+    weights = (share * landmarks.weights(problem.queries)).double()
     gram = weights.mT @ weights
-    ridge = RIDGE * gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
+    ridge = ridge * gram.diagonal(dim1=-2, dim2=-1).mean(-1)[..., None, None]
     regular = gram + ridge * torch.eye(gram.shape[-1]).to(gram)
-    values = torch.linalg.solve(regular, weights.mT @ problem.outputs.double())
+    values = torch.linalg.solve(regular, weights.mT @ wanted.double() + ridge * towards)
     return problem.landmarks(landmarks.keys, values.to(problem.keys), landmarks.bias)

@@ -1,6 +1,7 @@
 """Scaled dot-product attention, written as it is read."""
 
 import math
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -56,6 +57,45 @@ def attention(
     """A·values with A from :func:`attention_weights`; each output row is a mean of values."""
     real_tensor(values, "values", least_dims=2)
     return attention_weights(queries, keys, mask=mask, scale=scale) @ values
+
+
+class Part(NamedTuple):
+    """Attention to some of the keys: its outputs, and what it takes to join them with others."""
+
+    outputs: Float[Tensor, "*batch m w"]
+    log_mass: Float[Tensor, "*batch m"]
+    """ln Z with Z = Σ_j exp(s·q·k_j + b_j), the normaliser; −∞ where a query sees none of the keys."""
+
+
+@own_precision
+def attention_part(
+    queries: Float[Tensor, "*q_batch m d"],
+    keys: Float[Tensor, "*k_batch n d"],
+    values: Float[Tensor, "*v_batch n w"],
+    *,
+    scale: float,
+    bias: Float[Tensor, "*b_batch m_or_1 n"] | float = 0.0,
+) -> Part:
+    """Outputs softmax(s·qKᵀ + b)V and their ln Z. A bias of −∞ hides a key.
+
+    A query that sees nothing has the output zero, mass zero and the gradient zero. Nothing is checked:
+    torch's own errors tell of shapes that don't fit.
+    """
+    logits = scale * queries @ keys.mT + bias
+    blind = torch.isneginf(logits).all(-1, keepdim=True)
+    logits = logits.masked_fill(blind, 0)
+    log_mass = logits.logsumexp(-1, keepdim=True)
+    outputs = (logits - log_mass).exp() @ values
+    nothing = log_mass.masked_fill(blind, float("-inf")).squeeze(-1)
+    return Part(outputs.masked_fill(blind, 0), nothing)
+
+
+def combine(first: Part, second: Part) -> Part:
+    """Attention to the keys of both parts: o = (Z₁o₁ + Z₂o₂)/(Z₁ + Z₂), exact whatever the parts."""
+    blind = torch.isneginf(first.log_mass) & torch.isneginf(second.log_mass)
+    share = torch.sigmoid((first.log_mass - second.log_mass).masked_fill(blind, 0))[..., None]
+    outputs = share * first.outputs + (1 - share) * second.outputs
+    return Part(outputs, torch.logaddexp(first.log_mass, second.log_mass))
 
 
 def causal_mask(n: int, *, device: torch.device | str | None = None) -> Bool[Tensor, "n n"]:

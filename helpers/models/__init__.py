@@ -8,3 +8,4 @@ from helpers.models.minilm import (
 from helpers.models.decoder import BYTES, DECODER_FILE, Decoder, Transform, load_decoder, rotate
 from helpers.models.smollm import CACHE_VARIABLE, LanguageModel, SMOLLM_SHA256, fetch_smollm, smollm
 from helpers.models.transformer import attention_maps, queries_keys_values, replaced_attention
+from helpers.models.prefix import Prefix, ReadPrefix, compact_prefix, read_prefix

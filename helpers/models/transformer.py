@@ -66,11 +66,14 @@ def queries_keys_values(
         return tuple(part[0] for part in model.heads(_one_row(input_ids, BYTES, model.context)))
     layers: list[tuple[Tensor, ...]] = []
 
-    def record(_: int, weights: Tensor, *rows: Tensor) -> Tensor:
-        layers.append(tuple(part[0] for part in rows))
-        return weights
+    def record(
+        _: int, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
+    ):
+        queries = query * (scale * query.shape[-1] ** 0.5)
+        layers.append((queries[0], key[0], value[0]))
+        return weights_of(query, key, mask, scale) @ per_query_head(value, query)
 
-    with _mixing(record), _prepared(model, OURS) as body:
+    with attending_by(model, record) as body:
         _run(body, input_ids)
     if not layers:
         raise ValueError(f"model must have attention, but {type(model).__name__} shows none")
@@ -83,43 +86,61 @@ def replaced_attention(model: "PreTrainedModel", transform: Transform) -> Iterat
 
     A is (batch, heads, n, n), layers count from 0; any tensor of A's shape may come back.
     """
-    with _mixing(lambda layer, weights, *_: transform(layer, weights)), _prepared(model, OURS):
+
+    def changed(
+        layer: int, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
+    ):
+        weights = transform(layer, weights_of(query, key, mask, scale))
+        return weights @ per_query_head(value, query)
+
+    with attending_by(model, changed):
         yield
 
 
-_mixers: list[tuple[Callable[..., Tensor], dict[nn.Module, int]]] = []
-"""Innermost last: what is called for the weights, and the layers in the order in which they came."""
+Attend = Callable[[int, Tensor, Tensor, Tensor, Tensor | None, float], Tensor]
+"""(layer, queries (batch, heads, m, d), keys and values (batch, key heads, n, d), mask to add to the
+scores, scale s) → outputs (batch, heads, m, w)."""
+_attends: list[tuple[Attend, dict[nn.Module, int]]] = []
+"""Innermost last: what attends, and the layers in the order in which they came."""
 
 
 @contextmanager
-def _mixing(mixer: Callable[..., Tensor]) -> Iterator[None]:
-    """Within, ``mixer(layer, A, queries, keys, values)`` says which weights mix the values."""
+def attending_by(model: "PreTrainedModel", attend: Attend) -> Iterator["PreTrainedModel"]:
+    """Within, ``attend`` does the attention of every layer of the ``model``; hands out the part that attends."""
     from transformers import AttentionInterface, AttentionMaskInterface
     from transformers.masking_utils import eager_mask
 
     AttentionInterface.register(OURS, _attend)
     AttentionMaskInterface.register(OURS, eager_mask)
-    _mixers.append((mixer, {}))
+    _attends.append((attend, {}))
     try:
-        yield
+        with _prepared(model, OURS) as body:
+            yield body
     finally:
-        _mixers.pop()
+        _attends.pop()
+
+
+def weights_of(query: Tensor, key: Tensor, mask: Tensor | None, scale: float) -> Tensor:
+    """softmax(s·QKᵀ + mask), every key head serving its group of query heads."""
+    logits = scale * query @ per_query_head(key, query).mT
+    return torch.softmax(logits if mask is None else logits + mask, -1)
+
+
+def per_query_head(rows: Tensor, query: Tensor) -> Tensor:
+    """Keys or values (batch, key heads, n, d), repeated for each query head that they serve."""
+    return rows.repeat_interleave(query.shape[1] // rows.shape[1], 1)
 
 
 @own_precision
 def _attend(module, query, key, value, attention_mask, scaling=None, dropout=0.0, **more):
-    """Attention as transformers calls it: rows (1, heads, n, d) in, A·values (1, n, heads, d) out."""
+    """Attention as transformers calls it: rows (1, heads, n, d) in, outputs (1, n, heads, d) out."""
     if beyond := [name for name in BEYOND if more.get(name) is not None]:
         raise ValueError(f"model must weigh by softmax(QKᵀ) alone, but it adds {beyond[0]}")
-    root = query.shape[-1] ** 0.5
-    query = query * (1.0 if scaling is None else scaling * root)
-    group = query.shape[1] // key.shape[1]
-    keys, values = (part.repeat_interleave(group, 1) for part in (key, value))
-    logits = query @ keys.mT / root
-    weights = torch.softmax(logits if attention_mask is None else logits + attention_mask, -1)
-    mixer, layers = _mixers[-1]
-    weights = mixer(layers.setdefault(module, len(layers)), weights, query, key, value)
-    return (weights @ values).transpose(1, 2).contiguous(), weights
+    attend, layers = _attends[-1]
+    layer = layers.setdefault(module, len(layers))
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    outputs = attend(layer, query, key, value, attention_mask, scale)
+    return outputs.transpose(1, 2).contiguous(), None
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from helpers.layers import METHODS, ORACLES, Landmarks, Seen, compress
 from helpers.maths import attention, attention_weights, gaussian
 
 LANDMARKS = [method for method in METHODS if method not in ORACLES]
-SEEDED = ("k-means", "linformer", "performer", "fitted values", "learned")
+SEEDED = ("k-means", "linformer", "performer", "fitted values", "learned", "landmarks")
 EXACT_WITH_ALL_KEYS = ("heavy keys", "segment means", "k-means", "nystrom, exact", "fitted values")
 F64 = torch.float64
 
@@ -24,7 +24,9 @@ def problem(*batch, m=40, n=12, d=6, w=5, seed=0):
 
 def quick(method, *args, **options):
     """``compress`` with few steps: enough wherever the quality of the fit is not the question."""
-    return compress(method, *args, **({"steps": 5} if method == "learned" else {}), **options)
+    return compress(
+        method, *args, **({"steps": 5} if method in ("learned", "landmarks") else {}), **options
+    )
 
 
 def error(result, expected):
@@ -48,7 +50,7 @@ def test_heads_are_independent_and_keep_their_precision_under_autocast(method, d
     parts = [part.to(dtype) for part in parts]
     state, before = torch.get_rng_state(), [part.clone() for part in parts]
     result = quick(method, *parts, 4)
-    outputs = result.attend(parts[0])
+    outputs = result.attend(parts[0]).outputs
     assert torch.equal(torch.get_rng_state(), state), "global random state was touched"
     assert all(torch.equal(part, fresh) for part, fresh in zip(parts, before, strict=True))
     assert outputs.shape == (2, 3, 40, 5)
@@ -56,14 +58,14 @@ def test_heads_are_independent_and_keep_their_precision_under_autocast(method, d
     assert outputs.isfinite().all()
     assert not outputs.requires_grad
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert torch.equal(quick(method, *parts, 4).attend(parts[0]), outputs)
+        assert torch.equal(quick(method, *parts, 4).attend(parts[0]).outputs, outputs)
     for head in ((0, 0), (1, 2)):
         single = quick(method, *(part[head] for part in parts), 4)
-        close(outputs[head], single.attend(parts[0][head]), 1e-9 if dtype == F64 else 1e-3)
+        close(outputs[head], single.attend(parts[0][head]).outputs, 1e-9 if dtype == F64 else 1e-3)
         assert result.parameters == single.parameters
     assert isinstance(result, Seen if method in ORACLES else Landmarks)
     if method in LANDMARKS:
-        assert result.attend(parts[0][..., :7, :] + 1).shape == (2, 3, 7, 5)
+        assert result.attend(parts[0][..., :7, :] + 1).outputs.shape == (2, 3, 7, 5)
         assert result.keys.shape == (2, 3, 1 if method == "constant" else 4, 6)
         stored = sum(part.numel() for part in (result.keys, result.values, result.bias))
         assert result.parameters == stored / 6
@@ -82,7 +84,9 @@ def test_count_of_the_oracles():
 @pytest.mark.parametrize("method", METHODS)
 def test_any_sizes(method, m, n, rank):
     queries, keys, values = problem(m=m, n=n)
-    outputs = quick(method, queries, keys, values, n if rank == "n" else rank).attend(queries)
+    outputs = (
+        quick(method, queries, keys, values, n if rank == "n" else rank).attend(queries).outputs
+    )
     assert outputs.shape == (m, 5)
     assert outputs.isfinite().all()
 
@@ -91,10 +95,10 @@ def test_any_sizes(method, m, n, rank):
 def test_random_numbers_come_from_the_seed_alone(method):
     args = problem()
     np.random.seed(1)
-    first = quick(method, *args, 4, seed=3).attend(args[0])
+    first = quick(method, *args, 4, seed=3).attend(args[0]).outputs
     np.random.seed(2)
-    assert torch.equal(quick(method, *args, 4, seed=3).attend(args[0]), first)
-    others = [quick(method, *args, 4, seed=seed).attend(args[0]) for seed in range(4, 8)]
+    assert torch.equal(quick(method, *args, 4, seed=3).attend(args[0]).outputs, first)
+    others = [quick(method, *args, 4, seed=seed).attend(args[0]).outputs for seed in range(4, 8)]
     assert any(not torch.equal(other, first) for other in others) == (method in SEEDED)
 
 
@@ -103,14 +107,18 @@ def test_scales_of_attention_and_of_values(method):
     """A scale s is the scale 1 of queries and keys that are √s times as long; values come out as they went in."""
     queries, keys, values = problem()
     scaled = [math.sqrt(0.3) * part for part in (queries, keys)]
-    result = quick(method, queries, keys, values, 4, scale=0.3).attend(queries)
+    result = quick(method, queries, keys, values, 4, scale=0.3).attend(queries).outputs
     # Adam works in units of the keys, so even the learned landmarks agree, to rounding.
-    close(quick(method, *scaled, values, 4, scale=1.0).attend(scaled[0]), result, 1e-8)
-    default = quick(method, queries, keys, values, 4).attend(queries)
-    again = quick(method, queries, keys, values, 4, scale=1 / math.sqrt(6)).attend(queries)
+    close(quick(method, *scaled, values, 4, scale=1.0).attend(scaled[0]).outputs, result, 1e-8)
+    default = quick(method, queries, keys, values, 4).attend(queries).outputs
+    again = quick(method, queries, keys, values, 4, scale=1 / math.sqrt(6)).attend(queries).outputs
     close(again, default, 1e-12)
     for size in (1e-200, 1e200):
-        close(quick(method, queries, keys, size * values, 4).attend(queries) / size, default, 1e-9)
+        close(
+            quick(method, queries, keys, size * values, 4).attend(queries).outputs / size,
+            default,
+            1e-9,
+        )
 
 
 @pytest.mark.parametrize("method", [method for method in METHODS if method != "sparse + low rank"])
@@ -120,12 +128,16 @@ def test_no_method_of_rank_e_beats_the_bounds(method, rank):
     queries, keys, values = problem(2)
     identity = torch.eye(12, dtype=F64).expand(2, 12, 12)
     A = attention_weights(queries, keys)
-    approximation = quick(method, queries, keys, identity, rank).attend(queries)
+    approximation = quick(method, queries, keys, identity, rank).attend(queries).outputs
     assert (torch.linalg.matrix_rank(approximation, rtol=1e-9) <= rank).all()
-    bound = error(compress("truncated svd", queries, keys, identity, rank).attend(queries), A)
+    bound = error(
+        compress("truncated svd", queries, keys, identity, rank).attend(queries).outputs, A
+    )
     assert (error(approximation, A) >= bound - 1e-12).all()
-    outputs = quick(method, queries, keys, values, rank).attend(queries)
-    least = error(compress("output rank", queries, keys, values, rank).attend(queries), A @ values)
+    outputs = quick(method, queries, keys, values, rank).attend(queries).outputs
+    least = error(
+        compress("output rank", queries, keys, values, rank).attend(queries).outputs, A @ values
+    )
     assert (error(outputs, A @ values) >= least - 1e-12).all()
 
 
@@ -140,7 +152,7 @@ def test_all_keys_are_exact(method, batch):
     # The ridge of the fitted values keeps them a little off.
     tolerance = 1e-6 if method == "fitted values" else 1e-9
     for x in (queries, gaussian(*batch, 50, 6, seed=9)):
-        close(result.attend(x), attention(x, keys, values), tolerance)
+        close(result.attend(x).outputs, attention(x, keys, values), tolerance)
 
 
 @pytest.mark.parametrize("method", ["segment means", "k-means", "fitted values"])
@@ -149,7 +161,7 @@ def test_repeated_keys_count_as_often_as_they_occur(method):
     queries, keys, values = problem(n=19)
     keys = keys[torch.arange(19) * 4 // 19]
     result = compress(method, queries, keys, values, 4)
-    close(result.attend(queries), attention(queries, keys, values), 1e-7)
+    close(result.attend(queries).outputs, attention(queries, keys, values), 1e-7)
     assert sorted(result.bias.exp().round().tolist()) == [4, 5, 5, 5]
 
 
@@ -181,7 +193,7 @@ def test_empty_clusters_weigh_nothing():
     keys = keys[:1].repeat(12, 1) / keys[0].norm()  # one distinct key, so three clusters are empty
     queries = -150 * keys[:1]
     result = compress("k-means", queries, keys, values, 4, scale=1.0)
-    close(result.attend(queries), attention(queries, keys, values))
+    close(result.attend(queries).outputs, attention(queries, keys, values))
 
 
 def test_heavy_keys_and_the_constant_are_what_their_names_say():
@@ -190,9 +202,9 @@ def test_heavy_keys_and_the_constant_are_what_their_names_say():
     chosen = np.sort(np.argsort(sums)[-4:])
     new = gaussian(30, 6, seed=9)
     result = compress("heavy keys", queries, keys, values, 4)
-    close(result.attend(new), attention(new, keys[chosen], values[chosen]))
+    close(result.attend(new).outputs, attention(new, keys[chosen], values[chosen]))
     mean = attention(queries, keys, values).mean(-2, keepdim=True)
-    close(compress("constant", queries, keys, values, 4).attend(new), mean.expand(30, 5))
+    close(compress("constant", queries, keys, values, 4).attend(new).outputs, mean.expand(30, 5))
 
 
 def test_linformer_projects_keys_and_values_alike_with_variance_one_over_e():
@@ -257,7 +269,7 @@ def test_notes_values_and_keys_by_the_book(rank):
     close(result.keys.mT, torch.linalg.lstsq(result.scale * queries, target).solution)
     # No normalisation: a plain exponential.
     new = gaussian(7, 6, seed=9)
-    close(result.attend(new), (result.scale * new @ result.keys.mT).exp() @ result.values)
+    close(result.attend(new).outputs, (result.scale * new @ result.keys.mT).exp() @ result.values)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -297,7 +309,7 @@ def test_note_is_exact_where_the_logarithm_is_linear_in_the_queries(copies):
     queries, keys, values = problem(m=5, d=8)
     queries = queries.repeat(copies, 1)
     result = compress("note", queries, keys, values, 5)
-    close(result.attend(queries), attention(queries, keys, values), 1e-9)
+    close(result.attend(queries).outputs, attention(queries, keys, values), 1e-9)
 
 
 # Fitted methods
@@ -327,7 +339,7 @@ def test_learned_landmarks_win_on_given_and_on_held_out_queries(data):
     for method in ("heavy keys", "segment means", "k-means", "fitted values", "learned"):
         result = compress(method, given, keys, values, 8)
         errors[method] = torch.stack(
-            [error(result.attend(x), attention(x, keys, values)) for x in (given, held_out)]
+            [error(result.attend(x).outputs, attention(x, keys, values)) for x in (given, held_out)]
         )
     assert (errors["fitted values"][0] <= errors["k-means"][0]).all()
     for method in ("heavy keys", "segment means", "k-means", "fitted values"):
@@ -344,9 +356,11 @@ def test_values_are_the_least_squares_optimum(method):
     result = quick(method, queries, keys, values, 8)
     weights = result.weights(queries)
     best = weights @ torch.linalg.lstsq(weights, outputs).solution
-    assert (error(result.attend(queries), outputs) <= error(best, outputs) * (1 + 1e-6)).all()
+    assert (
+        error(result.attend(queries).outputs, outputs) <= error(best, outputs) * (1 + 1e-6)
+    ).all()
     assert (error(best, outputs) > 0.01).all()  # not an exact fit, where any values would do
-    slope = weights.mT @ (result.attend(queries) - outputs)
+    slope = weights.mT @ (result.attend(queries).outputs - outputs)
     assert slope.abs().max() < 1e-5 * (weights.mT @ outputs).abs().max()
     if method == "fitted values":
         start = compress("k-means", queries, keys, values, 8)
@@ -361,7 +375,7 @@ def test_more_steps_help_and_options_matter():
         steps: compress("learned", queries, keys, values, 8, steps=steps)
         for steps in (1, 5, 30, 200)
     }
-    errors = [error(result.attend(queries), outputs) for result in found.values()]
+    errors = [error(result.attend(queries).outputs, outputs) for result in found.values()]
     assert all((more < less).all() for less, more in itertools.pairwise(errors[1:]))
     other = compress("learned", queries, keys, values, 8, steps=5, learning_rate=0.01)
     assert not torch.equal(other.keys, found[5].keys)
@@ -372,7 +386,9 @@ def test_learning_never_ends_above_its_start(learning_rate):
     queries, keys, values = problem(3)
     outputs = attention(queries, keys, values)
     start, end = (
-        error(compress(method, queries, keys, values, 12, **options).attend(queries), outputs)
+        error(
+            compress(method, queries, keys, values, 12, **options).attend(queries).outputs, outputs
+        )
         for method, options in (
             ("fitted values", {}),
             ("learned", {"learning_rate": learning_rate}),
@@ -385,11 +401,11 @@ def test_learning_never_ends_above_its_start(learning_rate):
 def test_learning_works_in_every_mode_of_the_caller(mode, capfd):
     args = problem(2)
     args[2][1] = 0  # a head without values
-    expected = quick("learned", *args, 4).attend(args[0])
+    expected = quick("learned", *args, 4).attend(args[0]).outputs
     assert (expected[1] == 0).all()
     with mode():
         parts = [part.clone().requires_grad_(mode is torch.enable_grad) for part in args]
-        outputs = quick("learned", *parts, 4).attend(args[0])
+        outputs = quick("learned", *parts, 4).attend(args[0]).outputs
     assert torch.equal(outputs, expected)
     assert not outputs.requires_grad
     assert all(part.grad is None for part in parts)
@@ -405,12 +421,12 @@ def test_oracles_are_numpys_and_err_by_the_tail(rank):
     identity, A = torch.eye(12, dtype=F64), attention_weights(queries, keys)
     U, S, Vh = np.linalg.svd(A.numpy(), full_matrices=False)
     best = (U[:, :rank] * S[:rank]) @ Vh[:rank]
-    found = compress("truncated svd", queries, keys, identity, rank).attend(queries)
+    found = compress("truncated svd", queries, keys, identity, rank).attend(queries).outputs
     np.testing.assert_allclose(found, best, atol=1e-12)
-    outputs = compress("truncated svd", queries, keys, values, rank).attend(queries)
+    outputs = compress("truncated svd", queries, keys, values, rank).attend(queries).outputs
     np.testing.assert_allclose(outputs, best @ values.numpy(), atol=1e-12)
     sigma = np.linalg.svd((A @ values).numpy(), compute_uv=False)
-    lost = A @ values - compress("output rank", queries, keys, values, rank).attend(queries)
+    lost = A @ values - compress("output rank", queries, keys, values, rank).attend(queries).outputs
     assert float(lost.norm()) == pytest.approx(np.linalg.norm(sigma[rank:]), abs=1e-12)
 
 
@@ -424,7 +440,7 @@ def test_sparse_plus_low_rank_by_hand(rank):
     U, S, Vh = np.linalg.svd(A - sparse, full_matrices=False)
     rest = (U[:, :half] * S[:half]) @ Vh[:half]
     identity = torch.eye(12, dtype=F64)
-    result = compress("sparse + low rank", queries, keys, identity, rank).attend(queries)
+    result = compress("sparse + low rank", queries, keys, identity, rank).attend(queries).outputs
     np.testing.assert_allclose(result, sparse + rest, atol=1e-12)
     assert np.linalg.norm(A - result.numpy()) <= np.linalg.norm(A - sparse) + 1e-12
 
@@ -449,7 +465,7 @@ def test_performer_is_that_of_performer_pytorch(eps, tolerance, scale):
         for x, is_query in ((queries, True), (keys, False))
     )
     theirs = linear_attention(phi_q, phi_k, values)
-    assert (error(result.attend(queries), theirs) < tolerance).all()
+    assert (error(result.attend(queries).outputs, theirs) < tolerance).all()
 
 
 @pytest.mark.parametrize(("method", "steps"), [("nystrom", 6), ("nystrom, exact", 60)])
@@ -471,10 +487,10 @@ def test_nystrom_is_that_of_nystrom_attention(method, steps, scale):
     with torch.no_grad():
         theirs = peer(torch.cat([queries, keys, values], -1)[0])[None]
     result = compress(method, queries, keys, values, 6)
-    assert (error(result.attend(queries), theirs) < 1e-9).all()
+    assert (error(result.attend(queries).outputs, theirs) < 1e-9).all()
     if steps == 6:
         exact = compress("nystrom, exact", queries, keys, values, 6)
-        assert (error(result.attend(queries), exact.attend(queries)) > 1e-4).all()
+        assert (error(result.attend(queries).outputs, exact.attend(queries).outputs) > 1e-4).all()
 
 
 def test_linformer_is_that_of_the_package():
@@ -491,5 +507,5 @@ def test_linformer_is_that_of_the_package():
     peer.to_out = torch.nn.Identity()
     with torch.no_grad():
         theirs = peer(torch.cat([queries, 0 * queries], -1), torch.cat([keys, values], -1))
-    ours = compress("linformer", queries, keys, values, 6, seed=3).attend(queries)
+    ours = compress("linformer", queries, keys, values, 6, seed=3).attend(queries).outputs
     close(ours, theirs, 1e-12)
