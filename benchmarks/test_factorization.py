@@ -6,9 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from experiments.note_recipe import NoteRecipe, descend
 from experiments.recipe_ablation import ROWS
 from helpers.data import NOTE_CASES, note_targets
-from helpers.layers import FactorizationLayer, NoteRecipe, descend, fit
+from helpers.layers import FactorizationLayer, fit
 from helpers.maths import gaussian
 
 SIZES = (8, 16, 32, 64)
@@ -25,9 +26,7 @@ METHODS = {
     "our layer": lambda X, seed: (
         fit(FactorizationLayer(*X.shape, seed=seed), X, progress=False).relative_error
     ),
-    "note's recipe": lambda X, seed: (
-        descend(NoteRecipe(*X.shape, seed=seed), X, progress=False).relative_error
-    ),
+    "note's recipe": lambda X, seed: descend(NoteRecipe(*X.shape, seed=seed), X).relative_error,
     "torch parametrization": lambda X, seed: ROWS["torch parametrization"](X, seed).relative_error,
     "geotorch": lambda X, seed: ROWS["geotorch"](X, seed).relative_error,
 }

@@ -1,7 +1,7 @@
 """Chapter 4's bench: a prefix of SmolLM2's text kept in less, by every method (an hour and a half on one core).
 
-Eight prefixes of 1,024 tokens and one of 4,096. In each stand eight sentences that say what is in whose
-drawer. Three tasks follow: the next 256 tokens, a passage of the prefix again, and eight questions.
+In each prefix of 1,024 tokens stand eight sentences about eight people. Three tasks follow: the next
+256 tokens, a passage of the prefix again, and the end of each of these sentences.
 """
 
 import time
@@ -12,19 +12,16 @@ from jaxtyping import Int64
 from torch import Tensor
 
 from experiments.store import Experiment
-from helpers.data import dialogue, long_ids, training_text
+from helpers.data import dialogue, long_ids
 from helpers.maths import integers
 from helpers.models import Prefix, ReadPrefix, attention_maps, read_prefix, smollm
 
 NEXT = 256
 PREFIXES = {
-    **{f"prose {index}": ("prose", index, 1024) for index in (0, 3, 6)},
-    **{f"code {index}": ("code", index, 1024) for index in (0, 5)},
-    **{f"lists {index}": ("lists", index, 1024) for index in (0, 5)},
-    "dialogue": ("dialogue", 0, 1024),
-    "long prose": ("long", 0, 4096),
+    "dialogue": ("dialogue", 0),
 }
-SHORT = [name for name, (*_, n) in PREFIXES.items() if n == 1024]
+"""Name → kind and number of the text."""
+N = 1024
 CHOICES = 4
 FACTS = {
     "Nora plays the {}": ("violin", "flute", "drum", "guitar"),
@@ -76,22 +73,23 @@ def _arms() -> dict[str, Arm]:
 
 
 ARMS = _arms()
-LONG_ARMS = ("full", "none", "int4", "window, n/16", "heavy keys, n/16", "landmarks, n/16")
+CHANGED = [arm for arm in ARMS if arm.startswith("landmarks, n/16, ")]
+"""One part of the recipe changed, on some of the prefixes."""
+ABLATED = ()
 
 
 def text_ids(name: str) -> tuple[Int64[Tensor, "n"], Int64[Tensor, "next"], list[int]]:
     """The prefix with the eight sentences in it, what follows it, and which choice stands in each."""
-    kind, index, n = PREFIXES[name]
+    kind, index = PREFIXES[name]
     tokenizer = smollm().tokenizer
     right = integers(CHOICES, len(FACTS), seed=index, stream=name).tolist()
     facts = [
         tokenizer(f"\n{fact.format(choices[place])}.\n", return_tensors="pt").input_ids[0]
         for (fact, choices), place in zip(FACTS.items(), right, strict=True)
     ]
-    plain = n - sum(len(fact) for fact in facts)
-    if kind in ("dialogue", "long"):
-        text = dialogue() if kind == "dialogue" else training_text()[:60_000]
-        ids = tokenizer(text, return_tensors="pt").input_ids[0][: plain + NEXT]
+    plain = N - sum(len(fact) for fact in facts)
+    if kind == "dialogue":
+        ids = tokenizer(dialogue(), return_tensors="pt").input_ids[0][: plain + NEXT]
     else:
         ids = long_ids(kind, index, plain + NEXT, tokenizer)
     pieces = ids[:plain].tensor_split(len(facts) + 1)
@@ -146,9 +144,8 @@ def compacted(name: str, arm: str, seed: int = 0) -> Prefix:
         return compacted(name, whole, seed).stored_in(int(bits))
     options = dict(ARMS[arm])
     reading = read(name)[0]
-    n = len(reading.ids)
     share = options.pop("share", None)
-    tokens = None if share is None else n // share
+    tokens = None if share is None else N // share
     if options.pop("budgets", None):
         options["budgets"] = budgets_by_weight(reading, tokens)
     return reading.compact(tokens, seed=seed, progress=False, **options)
@@ -180,12 +177,11 @@ EXPERIMENT = Experiment(
     measure=run,
     jobs=[
         {"name": name, "arm": arm}
-        for name in SHORT
+        for name in PREFIXES
         for arm in ARMS
         if arm not in CHANGED or name in ABLATED
-    ]
-    + [{"name": "long prose", "arm": arm} for arm in LONG_ARMS],
-    settings={"next": NEXT, "prefixes": PREFIXES, "arms": ARMS, "written": WRITTEN},
+    ],
+    settings={"n": N, "next": NEXT, "facts": FACTS, "written": WRITTEN},
 )
 
 

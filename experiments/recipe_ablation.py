@@ -12,17 +12,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import orthogonal
 
+from experiments.note_recipe import NoteRecipe, VariedLayer, descend, spectral_norm
 from experiments.store import Experiment
 from helpers.data import NOTE_CASES, note_targets
-from helpers.layers import FactorizationLayer, Factors, Fit, NoteRecipe, descend, fit
+from helpers.layers import FactorizationLayer, Factors, Fit, fit
 from helpers.layers.factorization import fit_of, project
-from helpers.layers.note_recipe import spectral_norm
 from helpers.maths import frobenius_norm
 
 SEEDS = 10
 
 
-class PeerLayer(FactorizationLayer):
+class PeerLayer(VariedLayer):
     """A layer whose U and V are weights that another library keeps orthonormal.
 
     ``constrain`` takes an ``nn.Linear`` and parametrizes its weight.
@@ -32,7 +32,6 @@ class PeerLayer(FactorizationLayer):
         self, rows: int, columns: int, constrain: Callable[[nn.Linear], object], *, seed: int
     ):
         super().__init__(rows, columns, seed=seed)
-        self.orthogonal = "peer"
         for name, raw in (("U", self.left), ("V", self.right)):
             linear = nn.Linear(self.rank, len(raw), bias=False, dtype=raw.dtype)
             constrain(linear)
@@ -57,12 +56,12 @@ def layer_row(orthogonal: str = "signed qr", **options: object) -> Row:
     """A layer with free Σ and a small start on a scaled target, trained by ``descend``."""
     options = {"scale": True, **options}
     return lambda X, seed: descend(
-        FactorizationLayer(*X.shape, orthogonal=orthogonal, seed=seed), X, **options
+        VariedLayer(*X.shape, orthogonal=orthogonal, seed=seed), X, **options
     )
 
 
 def peer_row(constrain: Callable[[nn.Linear], object], **options: object) -> Row:
-    """A :class:`PeerLayer`, trained as the row "one-cycle exponential" but for ``options``."""
+    """A :class:`PeerLayer`, trained as the rows "one-cycle …" but for ``options``."""
     options = {"scale": True, **FASTER, **options}
     return lambda X, seed: descend(PeerLayer(*X.shape, constrain, seed=seed), X, **options)
 
@@ -72,7 +71,7 @@ LBFGS |= {"tolerance_grad": 0, "tolerance_change": 0}
 
 
 def descend_eliminated(
-    layer: FactorizationLayer, target: Float[Tensor, "m n"], *, lbfgs: bool, steps: int
+    layer: VariedLayer, target: Float[Tensor, "m n"], *, lbfgs: bool, steps: int
 ) -> Fit:
     """As ``descend`` on a scaled target, with diag(UᵀXV), the best for the present U and V, for Σ.
 
@@ -110,7 +109,7 @@ def descend_eliminated(
 def eliminated_row(orthogonal: str, *, lbfgs: bool = False, steps: int = 800) -> Row:
     """A layer with a small start, trained by :func:`descend_eliminated`."""
     return lambda X, seed: descend_eliminated(
-        FactorizationLayer(*X.shape, orthogonal=orthogonal, seed=seed), X, lbfgs=lbfgs, steps=steps
+        VariedLayer(*X.shape, orthogonal=orthogonal, seed=seed), X, lbfgs=lbfgs, steps=steps
     )
 
 
@@ -126,15 +125,10 @@ ROWS: dict[str, Row] = {
     "all but scaled": note_row(SIGNED | FREE, **FASTER),
     "all but signed QR": note_row(FREE, scale=True, **FASTER),
     "all but free Σ": note_row(SIGNED, scale=True, **FASTER),
-    "… with |Σ|": note_row(SIGNED | {"sigma": "absolute"}, scale=True),
     "… small start": layer_row(),
     "… Cayley map": layer_row("cayley"),
-    "… matrix exponential": layer_row("exponential"),
-    "… Householder": layer_row("householder"),
     "one-cycle QR": layer_row(**FASTER),
     "one-cycle Cayley": layer_row("cayley", **FASTER),
-    "one-cycle exponential": layer_row("exponential", **FASTER),
-    "one-cycle Householder": layer_row("householder", **FASTER),
     "torch parametrization": peer_row(orthogonal),
     "torch, higher rate": peer_row(orthogonal, learning_rate=0.3),
     "geotorch": peer_row(lambda linear: geotorch.orthogonal(linear, "weight")),
@@ -187,7 +181,7 @@ def run_recipe(target: Float[Tensor, "n n"], seed: int) -> tuple[Fit, dict[str, 
     """
     layer, path = NoteRecipe(*target.shape, seed=seed), []
     start = layer.middle.detach().clone()
-    result = descend(layer, target, watch=lambda factors: path.append(factors.U), progress=False)
+    result = descend(layer, target, watch=lambda factors: path.append(factors.U))
     steps = torch.stack(path)
     factors = Factors(*(part.detach() for part in (layer().U, layer().S, layer().V)))
     identity = torch.eye(layer.rank, dtype=start.dtype)

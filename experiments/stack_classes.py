@@ -70,6 +70,7 @@ RUNS = [
     ("characters", 2),
     ("characters, shuffled", 2),
     ("three scales", 2),
+    ("digits", 4),
     ("characters", 4),
 ]
 """Tasks and the number of layers of their stacks."""

@@ -2,9 +2,8 @@
 
 # fmt: off
 from helpers.layers.factorization import (
-    DivergenceError, FactorizationLayer, Factors, Fit, SIGMAS, fit, gauss_newton_step,
+    DivergenceError, FactorizationLayer, Factors, Fit, fit, gauss_newton_step,
 )
-from helpers.layers.note_recipe import NoteRecipe, descend
 from helpers.layers.learned_svd import BLOCKS, DEGREE, FactorizationOperator, excess_error
 from helpers.layers.landmarks import CUTOFF, Landmarks, METHODS, ORACLES, Seen, compress
 from helpers.layers.stored import GROUP, HalfPrecision, Quantised
@@ -12,4 +11,7 @@ from helpers.layers.butterfly import (
     Butterfly, ORDERS, apply_factor, cooley_tukey, factorize, normalised, rank_one_bound,
 )
 from helpers.layers.universal import CLASSES, FLOAT_BITS, SETTLED, UniversalLayer, choose_classes
+from helpers.layers.operator_classes import (
+    Explained, attend, explain, fit_low_rank, fit_query_key, fit_span, members, relative_error,
+)
 from helpers.layers.fitting import one_cycle, update, with_gradients

@@ -1,4 +1,4 @@
-"""A layer that learns U, Σ and V of one matrix, the note's recipe for it, and ways to train them.
+"""A layer that learns U, Σ and V of one matrix, and a fit that uses curvature.
 
 Notation: X is the target (m×n), U (m×r) and V (n×r) have orthonormal columns, S ≥ 0 holds the r
 diagonal entries of Σ, and B = UᵀXV. The loss is ‖X − U diag(S) Vᵀ‖_F².
@@ -13,10 +13,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from helpers.layers.fitting import matching
-from helpers.maths import MAPS, SQUARE, Seed, frobenius_norm, gaussian, generator, signed_qr
-from helpers.maths.checks import integer, one_of, own_precision, real_number, real_tensor
+from helpers.maths import Seed, frobenius_norm, gaussian, generator, signed_qr
+from helpers.maths.checks import integer, own_precision, real_number, real_tensor
 
-SIGMAS = ("free", "absolute", "softplus")
 LEAST_DAMPING = 0.01
 
 
@@ -67,62 +66,38 @@ class Fit:
 class FactorizationLayer(nn.Module):
     """U diag(S) Vᵀ for one matrix of ``rows`` × ``columns``, with U and V orthonormal at every step.
 
-    ``rank`` is the number of columns of U and V, at most and by default min(rows, columns).
-    ``orthogonal`` names the map from parameters to U and V (a key of ``helpers.orthogonal.MAPS``),
-    ``sigma`` the one to S: "free" (any sign; a negative one is moved into U, so that S ≥ 0 and both
-    orientations can be reached), "absolute" or "softplus". Starts at random, drawn from ``seed``:
-    standard normal for S, and for U and V normal of standard deviation ``start``, by default one over
-    the square root of their rows (a QR step moves Q the less, the larger the parameters are).
-    In double precision; ``.float()`` makes it single.
+    ``rank`` is the number of columns of U and V, at most and by default min(rows, columns). U and V are
+    the QR factors, with signs, of ``left`` and ``right``. S is free: a negative entry of ``middle`` is moved
+    into U, so that S ≥ 0 and both orientations can be reached. Starts at random, drawn from ``seed``:
+    standard normal for S, and for U and V normal of standard deviation one over the square root of their
+    rows. In double precision; ``.float()`` makes it single.
 
     Traceable: works under ``torch.compile`` without graph breaks.
     """
 
-    def __init__(
-        self,
-        rows: int,
-        columns: int,
-        rank: int | None = None,
-        *,
-        orthogonal: str = "signed qr",
-        sigma: str = "free",
-        start: float | None = None,
-        seed: Seed = 0,
-    ) -> None:
+    def __init__(self, rows: int, columns: int, rank: int | None = None, *, seed: Seed = 0) -> None:
         super().__init__()
         rows, columns = integer(rows, "rows", least=1), integer(columns, "columns", least=1)
         smaller = min(rows, columns)
         self.rank = smaller if rank is None else integer(rank, "rank", least=1, most=smaller)
-        self.orthogonal = one_of(orthogonal, "orthogonal", MAPS)
-        self.sigma = one_of(sigma, "sigma", SIGMAS)
         stream = generator(seed, "factorization layer")
-
-        def side(size: int) -> nn.Parameter:
-            width = size if orthogonal in SQUARE else self.rank
-            deviation = start or 1 / math.sqrt(size)
-            return nn.Parameter(deviation * gaussian(size, width, seed=stream))
-
-        self.left = side(rows)
+        self.left = nn.Parameter(1 / math.sqrt(rows) * gaussian(rows, self.rank, seed=stream))
         self.middle = nn.Parameter(gaussian(self.rank, seed=stream))
-        self.right = side(columns)
+        self.right = nn.Parameter(
+            1 / math.sqrt(columns) * gaussian(columns, self.rank, seed=stream)
+        )
 
     def forward(self) -> Factors:
         """The factors, differentiable in the parameters."""
         U, V = self.orthonormal()
-        if self.sigma == "softplus":
-            return Factors(U, nn.functional.softplus(self.middle), V)
-        if self.sigma == "absolute":
-            return Factors(U, self.middle.abs(), V)
         return Factors.signed(U, self.middle, V)
 
     def orthonormal(self) -> tuple[Float[Tensor, "m r"], Float[Tensor, "n r"]]:
         """U and V without the signs of S."""
-        orthonormal = MAPS[self.orthogonal]
-        return orthonormal(self.left)[:, : self.rank], orthonormal(self.right)[:, : self.rank]
+        return signed_qr(self.left), signed_qr(self.right)
 
     def extra_repr(self) -> str:
-        rows, columns = self.left.shape[0], self.right.shape[0]
-        return f"{rows}, {columns}, rank={self.rank}, orthogonal={self.orthogonal!r}, sigma={self.sigma!r}"
+        return f"{len(self.left)}, {len(self.right)}, rank={self.rank}"
 
 
 @own_precision
@@ -142,14 +117,14 @@ def fit(
     multiple falls after a step that lowers the loss, and rises after one that doesn't, which is
     then not taken.
 
-    Raises ValueError if ``target`` is not finite or has not the layer's shape, or if the layer is
-    not of the default kind; TypeError for another precision than the layer's; DivergenceError.
+    Raises ValueError if ``target`` is not finite or has not the layer's shape, or if the layer has
+    maps of its own; TypeError for another precision than the layer's; DivergenceError.
     """
     target = checked_target(layer, target)
     steps = integer(steps, "steps", least=1)
     tolerance = max(real_number(tolerance, "tolerance", above=0), 4 * torch.finfo(target.dtype).eps)
-    if (layer.orthogonal, layer.sigma) != ("signed qr", "free"):
-        raise ValueError("layer must be signed qr with free sigma for fit; use descend")
+    if type(layer) is not FactorizationLayer:
+        raise ValueError(f"layer must be a plain FactorizationLayer, not {type(layer).__name__}")
     with torch.no_grad():
         size = frobenius_norm(target)
         X = target / torch.where(size > 0, size, 1)

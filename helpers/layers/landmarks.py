@@ -330,7 +330,7 @@ def window(problem: Problem) -> Landmarks:
 
 
 def expected_attention(problem: Problem, *, groups: int = 1) -> Landmarks:
-    """The e keys with the largest expected weight × ‖value‖ for Gaussian queries (Devoto et al. 2025, Eq. 8–10).
+    """The e keys with the largest expected weight × ‖value‖ for Gaussian queries (after Devoto et al. 2025).
 
     With the given queries' mean μ and covariance Σ, E exp(s·q·k) = exp(s·μ·k + ½s²·kᵀΣk). The first SINK
     keys always stay. ``groups``: of that many stretches of queries each has a μ and Σ of its own.
@@ -494,7 +494,7 @@ def _note_factors(problem: Problem) -> tuple[Tensor, Tensor]:
 def _pursued(problem: Problem) -> Landmarks:
     """Keys whose weights add up best to every query's mass: orthogonal matching pursuit for A·1 = 1.
 
-    After Zweiger et al. 2026 (their Section 3); here on at most PURSUED queries, evenly spread.
+    After Zweiger et al. 2026; here on at most PURSUED queries, evenly spread.
     """
     weights = problem.weights[..., :: -(-problem.weights.shape[-2] // PURSUED), :]
     gram, wanted = weights.mT @ weights, weights.sum(-2)

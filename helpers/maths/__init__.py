@@ -12,12 +12,10 @@ from helpers.maths.attention import (
 from helpers.maths.spectrum import (
     Spectrum, distance_to_rank_one, frobenius_norm, spectrum, truncate, unit_scale,
 )
-from helpers.maths.orthogonal import (
-    MAPS, Map, SQUARE, cayley, householder, lapack_qr, matrix_exponential, signed_qr,
-)
+from helpers.maths.orthogonal import signed_qr
 from helpers.maths.nulls import random_attention, shuffle_within_rows
 from helpers.maths.structure import (
-    Reading, bandwidth, circulant_distance, diagnose, flatness, fourier_off_diagonal,
-    input_dependence, low_rank_distance, row_stochastic_distance,
+    Reading, bandwidth, circulant_distance, diagnose, flatness,
+    low_rank_distance, row_stochastic_distance,
     sinusoid_overlap, sinusoidal_rows, sinusoidal_vectors, toeplitz_distance,
 )

@@ -69,12 +69,12 @@ class Part(NamedTuple):
 
 @own_precision
 def attention_part(
-    queries: Float[Tensor, "*batch m d"],
-    keys: Float[Tensor, "*batch n d"],
-    values: Float[Tensor, "*batch n w"],
+    queries: Float[Tensor, "*q_batch m d"],
+    keys: Float[Tensor, "*k_batch n d"],
+    values: Float[Tensor, "*v_batch n w"],
     *,
     scale: float,
-    bias: Float[Tensor, "*batch m_or_1 n"] | float = 0.0,
+    bias: Float[Tensor, "*b_batch m_or_1 n"] | float = 0.0,
 ) -> Part:
     """Outputs softmax(s·qKᵀ + b)V and their ln Z. A bias of −∞ hides a key.
 

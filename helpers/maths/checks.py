@@ -81,7 +81,7 @@ def real_number(
     return number
 
 
-def one_of(value: object, name: str, allowed: Iterable[str]) -> str:
+def one_of(value: object, name: str, allowed: Iterable[object]) -> object:
     """Return ``value`` if it is one of the ``allowed`` names; raises ValueError otherwise."""
     allowed = tuple(allowed)
     if value not in allowed:

@@ -37,7 +37,7 @@ class Reading:
 
     value: float
     nulls: Mapping[str, Float64[Tensor, "draws"]]
-    """By the name of the null: "permuted", "shuffled", "Gaussian" or "regrouped"."""
+    """By the name of the null: "permuted", "shuffled" or "Gaussian"."""
     structured: str
     """Whether a "low" or a "high" value means structure."""
 
@@ -70,7 +70,6 @@ class Reading:
 def diagnose(
     matrix: Float[Tensor, "n n"],
     *,
-    truth: Float[Tensor, "n n"] | None = None,
     rank: int | None = None,
     draws: int = 199,
     seed: Seed = 0,
@@ -83,16 +82,18 @@ def diagnose(
 
     low_rank: :func:`low_rank_distance` for ``rank``, by default n // 8 and at least 1.
     toeplitz, circulant, row_stochastic: :func:`toeplitz_distance` and so on.
-    fourier_off_diagonal, bandwidth, flatness, sinusoidal_rows: the functions of these names.
+    bandwidth, flatness, sinusoidal_rows: the functions of these names.
     sinusoidal_vectors: that function, where null vectors get the matrix's own singular values.
-    principal_angle: with ``truth`` only, the largest angle in degrees between the leading ``rank``
-    singular vectors of both matrices, on the left or on the right.
 
     Raises TypeError for anything but a real floating tensor; ValueError for a matrix that is not
-    square, not finite, zero or smaller than 4×4, for a ``truth`` of another shape, for ``rank``
-    outside 1 … n and for fewer than two draws.
+    square, not finite, zero or smaller than 4×4, for ``rank`` outside 1 … n and for fewer than two
+    draws.
     """
-    matrix = _one_matrix(matrix, "matrix")
+    square_matrices(matrix, "matrix")
+    if matrix.ndim != 2 or len(matrix) < 4 or not matrix.any():
+        shape = f"its shape is {tuple(matrix.shape)}"
+        raise ValueError(f"matrix must be one matrix, at least 4×4 and not zero; {shape}")
+    matrix = matrix.detach().double()
     n = len(matrix)
     rank = max(1, n // 8) if rank is None else integer(rank, "rank", least=1, most=n)
     draws, stream = integer(draws, "draws", least=2), generator(seed, "diagnose")
@@ -109,21 +110,12 @@ def diagnose(
         "low_rank": (lambda A: low_rank_distance(A, rank), "low"),
         "toeplitz": (toeplitz_distance, "low"),
         "circulant": (circulant_distance, "low"),
-        "fourier_off_diagonal": (fourier_off_diagonal, "low"),
         "bandwidth": (bandwidth, "low"),
         "row_stochastic": (row_stochastic_distance, "low"),
         "flatness": (flatness, "high"),
         "sinusoidal_vectors": (lambda A: sinusoidal_vectors(A, sigma), "high"),
         "sinusoidal_rows": (sinusoidal_rows, "high"),
     }
-    if truth is not None:
-        truth = _one_matrix(truth, "truth").to(matrix)
-        if truth.shape != matrix.shape:
-            raise ValueError(
-                f"truth must have the matrix's shape {tuple(matrix.shape)}, not {tuple(truth.shape)}"
-            )
-        measures["principal_angle"] = (lambda A: _largest_angle(A, truth, rank), "low")
-
     readings = {}
     for name, (measure, structured) in measures.items():
         first = {"shuffled": shuffled} if name in ORDER_FREE else {"permuted": permuted}
@@ -153,18 +145,14 @@ def toeplitz_distance(matrices: Matrices) -> Values:
 def circulant_distance(matrices: Matrices) -> Values:
     """‖A − P(A)‖_F/‖A‖_F, where P replaces each set i − j = const (mod n) by its mean.
 
-    The circulant matrices are those with diagonal F A Fᴴ, F the unitary DFT, which changes no distance
-    (Gray 2006, section 3.1): this is the square root of :func:`fourier_off_diagonal`.
+    Its square is the share of ‖A‖_F² off the diagonal of F A Fᴴ, F the unitary DFT, since the
+    circulant matrices are those for which F A Fᴴ is diagonal (Gray 2006, section 3.1). So "diagonal in
+    the Fourier basis" is a test for convolutions on a circle, not for Fourier transforms.
     """
-    return fourier_off_diagonal(matrices).sqrt()
-
-
-def fourier_off_diagonal(matrices: Matrices) -> Values:
-    """Share of ‖A‖_F² off the diagonal of F A Fᴴ, with F the unitary DFT."""
     moved = torch.fft.ifft(torch.fft.fft(_scaled(matrices), dim=-2), dim=-1)
     energy = moved.abs().square()
     outside = energy - torch.diag_embed(energy.diagonal(dim1=-2, dim2=-1))
-    return divide(outside.sum((-2, -1)), energy.sum((-2, -1)))
+    return divide(outside.sum((-2, -1)), energy.sum((-2, -1))).sqrt()
 
 
 def bandwidth(matrices: Matrices) -> Values:
@@ -260,80 +248,6 @@ def sinusoid_overlap(basis: Float[Tensor, "*batch n k"]) -> Values:
             direction = torch.nn.functional.normalize(direction, dim=-1)[..., None, None, :]
             parts = parts - (parts * direction).sum(-1, keepdim=True) * direction
     return torch.stack(shares).mean(0)
-
-
-@own_precision
-def _largest_angle(matrices: Tensor, truth: Tensor, rank: int) -> Tensor:
-    """In degrees, between the leading singular vectors on the left or on the right.
-
-    Björck & Golub 1973: the cosines of the principal angles between the spans of U and W are the
-    singular values of UᵀW, the sines those of W − UUᵀW.
-    """
-    (U, _, Vh), (W, _, Zh) = torch.linalg.svd(matrices), torch.linalg.svd(truth)
-    angles = []
-    for mine, true in ((U, W), (Vh.mT, Zh.mT)):
-        mine, true = mine[..., :rank], true[:, :rank]
-        cosines = mine.mT @ true
-        sine = torch.linalg.matrix_norm(true - mine @ cosines, 2)
-        angles.append(torch.atan2(sine, torch.linalg.svdvals(cosines)[..., -1]))
-    return torch.maximum(*angles).rad2deg()
-
-
-def input_dependence(
-    inputs: Float[Tensor, "samples n width"],
-    outputs: Float[Tensor, "samples n width"],
-    *,
-    draws: int = 199,
-    seed: Seed = 0,
-) -> Reading:
-    """Do all samples share one operator? If not, it depends on the sample, and maybe on its input.
-
-    M is the least-squares operator of all pairs of columns (x, y), and r = y − Mx. If a sample has
-    an operator of its own, r = (T(X) − M)x + noise: columns of one sample whose inputs are alike
-    have residuals that are alike. The value is the correlation Σ⟨x_c, x_c'⟩⟨r_c, r_c'⟩/(Σ⟨x_c, x_c'⟩²
-    Σ⟨r_c, r_c'⟩²)^½ over pairs c ≠ c' within a sample. For one fixed operator it doesn't matter how
-    the pairs (x, y) are grouped into samples, so the null ("regrouped") deals them out anew.
-
-    This presumes pairs that are independent and alike in distribution: noise that a sample's columns
-    share is flagged too. And it can't tell an operator that follows the input from one that differs
-    from sample to sample for another reason.
-
-    Raises TypeError or ValueError for tensors that are not real and finite, differ in shape, have
-    samples or width below 2, or hold no more pairs than n.
-    """
-    inputs = real_tensor(inputs, "inputs", least_dims=3).double()
-    outputs = real_tensor(outputs, "outputs", least_dims=3).double()
-    if inputs.shape != outputs.shape or inputs.ndim != 3:
-        shapes = f"{tuple(inputs.shape)} and {tuple(outputs.shape)}"
-        raise ValueError(f"inputs and outputs must both be (samples, n, width), not {shapes}")
-    samples, n, width = inputs.shape
-    if samples < 2 or width < 2 or samples * width <= n:
-        raise ValueError(f"inputs must have at least 2 samples of width 2 and over n = {n} columns")
-    draws, stream = integer(draws, "draws", least=2), generator(seed, "input dependence")
-    pairs = (part.mT.flatten(0, 1) for part in (inputs, outputs))  # one per row
-    x, y = (rows / unit_scale(rows) for rows in pairs)
-    # gelsd, because PyTorch (2.13) leaves a list unset that the default, gelsy, reads if x has not full rank.
-    residuals = y - x @ torch.linalg.lstsq(x, y, driver="gelsd").solution
-    if torch.linalg.norm(residuals) < 1e-9 * torch.linalg.norm(y):
-        residuals = torch.zeros_like(residuals)  # rounding has no structure worth a test
-
-    def correlation(order: Int64[Tensor, "pairs"]) -> Tensor:
-        grams = [part[order].unflatten(0, (samples, width)) for part in (x, residuals)]
-        alike, also = (torch.tril(gram @ gram.mT, -1) for gram in grams)
-        size = alike.square().sum() * also.square().sum()
-        return torch.where(size > 0, (alike * also).sum() / size.sqrt(), 0)
-
-    dealt = orders(len(x), draws, seed=stream).to(x.device)
-    value = float(correlation(torch.arange(len(x), device=x.device)))
-    return Reading(value, {"regrouped": torch.stack([correlation(o) for o in dealt])}, "high")
-
-
-def _one_matrix(matrix: Tensor, name: str) -> Tensor:
-    square_matrices(matrix, name)
-    if matrix.ndim != 2 or len(matrix) < 4 or not matrix.any():
-        shape = f"its shape is {tuple(matrix.shape)}"
-        raise ValueError(f"{name} must be one matrix, at least 4×4 and not zero; {shape}")
-    return matrix.detach().double()
 
 
 def _scaled(matrices: Tensor) -> Tensor:

@@ -240,7 +240,9 @@ class ReadPrefix:
         self._read_on(*self.passages, lambda _, *question: asked.append(question))
         return asked
 
-    def _read_on(self, rows: Tensor, blind: Tensor, keep: Callable[..., Kept | None]) -> list[Kept]:
+    def _read_on(
+        self, rows: Tensor, blind: Tensor, keep: Callable[..., Kept | None]
+    ) -> list[Kept | None]:
         """Read ``rows`` behind the prefix, every layer with what ``keep`` makes of it, or all of it for None."""
         layers = []
 
@@ -384,7 +386,9 @@ def _servable(model: "PreTrainedModel") -> None:
         )
     if not model.can_generate():
         raise ValueError(f"model must predict tokens (…ForCausalLM), not be {type(model).__name__}")
-    if "sliding_attention" in (getattr(config, "layer_types", None) or ()):
+    layer_types = getattr(config, "layer_types", None)
+    window = getattr(config, "sliding_window", None) and layer_types is None
+    if window or "sliding_attention" in (layer_types or ()):
         raise ValueError(
             "model must let every later token see the prefix, but it has sliding windows"
         )

@@ -6,6 +6,7 @@ import torch
 
 from experiments import landmark_errors
 from experiments.landmark_errors import (
+    BENCHED,
     RANKS,
     decoder_prefix,
     errors,
@@ -17,7 +18,7 @@ from experiments.landmark_errors import (
     weight_errors,
 )
 from helpers.data import TEXTS_PER_KIND, heldout_text, text, windows
-from helpers.layers import METHODS, ORACLES
+from helpers.layers import ORACLES
 from helpers.maths import attention_weights, gaussian
 from helpers.models import load_decoder, minilm_tokens
 
@@ -93,7 +94,7 @@ def test_errors_of_the_weights_are_those_of_the_best_low_rank_matrix():
         torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4, check_dtype=False)
 
 
-@pytest.mark.parametrize("method", [name for name in METHODS if name != "learned"])
+@pytest.mark.parametrize("method", [name for name in BENCHED if name != "learned"])
 def test_a_method_knows_the_held_out_queries_only_if_it_is_an_oracle(method):
     data = small()
     other = {**data, "held-out": gaussian(3, 10, 4, seed=1).float()}
@@ -123,26 +124,26 @@ def test_stored_errors_fall_with_the_rank_and_the_learned_ones_lie_below_a_const
     tables = load_bench()
     heads = {"MiniLM": 72, "decoder": 16, "Gaussian": 10}
     learned, constant, best = (
-        list(METHODS).index(name) for name in ("learned", "constant", "output rank")
+        BENCHED.index(name) for name in ("learned", "constant", "output rank")
     )
     for name, table in tables.items():
         assert table.isfinite().all()
         assert (table >= 0).all()
         source = name.split("/")[0]
         if source in heads:
-            assert table.shape == (len(RANKS[source]), len(METHODS), heads[source])
+            assert table.shape == (len(RANKS[source]), len(BENCHED), heads[source])
             medians = table.quantile(0.5, dim=-1)
             assert (medians[:, learned] < medians[:, constant]).all()
             assert (medians[:, best].diff() < 1e-5).all()  # 0 where the rank is the width
             assert (table[:, best] <= table[:, learned] + 1e-4).all()
-    assert tables["weights"].shape == (len(METHODS), 72)
+    assert tables["weights"].shape == (len(BENCHED), 72)
     assert tables["fitting queries"].shape[::2] == (len(RANKS["MiniLM"]), 72)
 
 
 @pytest.mark.parametrize("method", ["constant", "heavy keys", "segment means", "output rank"])
 def test_a_stored_error_measured_again(method):
     """Methods whose answer leaves rounding no choice: no cluster and no descent."""
-    stored = load_bench()["Gaussian/2"][1, list(METHODS).index(method), :3]
+    stored = load_bench()["Gaussian/2"][1, BENCHED.index(method), :3]
     data = {name: part[:3] for name, part in gaussian_heads(2.0).items()}
     again = errors(data, method, RANKS["Gaussian"][1])
     torch.testing.assert_close(again, stored, atol=1e-3, rtol=1e-3)

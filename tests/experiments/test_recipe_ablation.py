@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from experiments import recipe_ablation
+from experiments.note_recipe import NoteRecipe, VariedLayer, descend
 from experiments.recipe_ablation import (
     FASTER,
     ROWS,
@@ -18,7 +19,7 @@ from experiments.recipe_ablation import (
     run_recipe,
 )
 from helpers.data import NOTE_CASES, note_targets
-from helpers.layers import FactorizationLayer, Factors, NoteRecipe, descend, fit
+from helpers.layers import FactorizationLayer, Factors, fit
 from helpers.maths import gaussian, signed_qr
 
 DEFAULT, RECIPE = "Gauss–Newton (default)", "note's recipe"
@@ -32,7 +33,7 @@ def test_a_peer_starts_from_the_layers_own_matrices_and_keeps_them_orthonormal(s
     for weight, raw in zip(layer.orthonormal(), (plain.left, plain.right), strict=True):
         torch.testing.assert_close(weight, torch.linalg.qr(raw).Q, atol=1e-14, rtol=0)
     target = gaussian(*shape, seed=0)
-    result = descend(layer, target, steps=60, scale=True, progress=False, **FASTER)
+    result = descend(layer, target, steps=60, scale=True, **FASTER)
     assert result.relative_error < 0.5 * float(result.history[0])
     for Q in (layer().U, layer().V):
         torch.testing.assert_close(Q.T @ Q, torch.eye(min(shape), dtype=Q.dtype))
@@ -50,9 +51,9 @@ def test_gauss_newton_refuses_a_peer_whose_weights_it_cannot_write(row, monkeypa
 @pytest.mark.parametrize("size", [1e-3, 1.0])
 def test_an_eliminated_sigma_is_the_best_one_and_halves_the_error(lbfgs, steps, size):
     target = size * note_targets(0, 8)["attention"]
-    layer = FactorizationLayer(8, 8, orthogonal="cayley")
+    layer = VariedLayer(8, 8, orthogonal="cayley")
     result = descend_eliminated(layer, target, lbfgs=lbfgs, steps=steps)
-    slow = descend(FactorizationLayer(8, 8), target, steps=200).relative_error
+    slow = descend(VariedLayer(8, 8), target, steps=200).relative_error
     assert result.relative_error == float(result.history[-1]) < slow / 2
     U, V = layer.orthonormal()
     best = (U.T @ target @ V).diagonal().detach()
@@ -85,7 +86,7 @@ def trained(monkeypatch):
 
     def briefly(layer, target, **options):
         fits.append((layer, options))
-        return descend(layer, target, **{**options, "steps": 3, "progress": False})
+        return descend(layer, target, **{**options, "steps": 3})
 
     monkeypatch.setattr(recipe_ablation, "descend", briefly)
     return fits

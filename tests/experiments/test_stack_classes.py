@@ -133,7 +133,7 @@ def test_stored_stacks_are_of_these_tasks():
 
 def test_a_stored_stack_found_again():
     """The same classes; the losses differ by rounding, which many steps amplify."""
-    stored = load_results()["three scales", 2][0]
-    [again] = measure("three scales", 2, [0])
+    stored = load_results()["characters", 2][0]
+    [again] = measure("characters", 2, [0])
     assert again["open"] == stored["open"]
     assert again["test"] == pytest.approx(stored["test"], abs=0.05)

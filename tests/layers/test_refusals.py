@@ -11,12 +11,10 @@ from helpers.layers import (
     Butterfly,
     FactorizationLayer,
     FactorizationOperator,
-    NoteRecipe,
     UniversalLayer,
     choose_classes,
     compress,
     cooley_tukey,
-    descend,
     excess_error,
     factorize,
     fit,
@@ -72,19 +70,10 @@ NUMBERS = [
     (lambda columns: FactorizationLayer(3, columns), "columns", (*NO_COUNT, None)),
     (lambda rank: FactorizationLayer(5, 3, rank), "rank", (*NO_COUNT, 4)),
     (lambda seed: FactorizationLayer(3, 3, seed=seed), "seed", NO_SEED),
-    (lambda rows: NoteRecipe(rows), "rows", (*NO_COUNT, None)),
-    (lambda rank: NoteRecipe(5, 3, rank=rank), "rank", (*NO_COUNT, 4)),
-    (lambda seed: NoteRecipe(3, seed=seed), "seed", NO_SEED),
     (lambda steps: fit(FactorizationLayer(3, 3), THREE, steps=steps), "steps", (*NO_COUNT, None)),
     (
         lambda tolerance: fit(FactorizationLayer(3, 3), THREE, tolerance=tolerance),
         "tolerance",
-        NO_RATE,
-    ),
-    (lambda steps: descend(NoteRecipe(3), THREE, steps=steps), "steps", (*NO_COUNT, None)),
-    (
-        lambda learning_rate: descend(NoteRecipe(3), THREE, learning_rate=learning_rate),
-        "learning_rate",
         NO_RATE,
     ),
     (FactorizationOperator, "rank", NO_COUNT),
@@ -145,7 +134,6 @@ KINDS = [
 ]
 TENSORS = {
     "target of fit": (lambda target: fit(FactorizationLayer(3, 3), target), "target", THREE),
-    "target of descend": (lambda target: descend(NoteRecipe(3), target), "target", THREE),
     "inputs": (chosen, "inputs", SAMPLES),
     "outputs": (chosen, "outputs", SAMPLES),
     "keys": (landmarks, "keys", PARTS["keys"]),
@@ -175,7 +163,6 @@ SINGLE = {name: part.float() for name, part in PARTS.items()}
 OTHERS = [
     # precision
     (lambda target: fit(FactorizationLayer(3, 3).float(), target), "target", THREE),
-    (lambda target: descend(NoteRecipe(3).float(), target), "target", THREE),
     (chosen, "inputs", SAMPLES.float()),
     (chosen, "outputs", SAMPLES.float()),
     (lambda x: universal()(x), "x", SAMPLES.float()),
@@ -214,15 +201,6 @@ OTHERS = [
     ),
     # names and kinds
     *((landmarks, "method", bad) for bad in ("kmeans", "", None, 3)),
-    *(
-        (lambda sigma: FactorizationLayer(3, 3, sigma=sigma), "sigma", bad)
-        for bad in ("relu", None)
-    ),
-    *(
-        (lambda orthogonal: FactorizationLayer(3, 3, orthogonal=orthogonal), "orthogonal", bad)
-        for bad in ("QR", None)
-    ),
-    (lambda layer: fit(layer, THREE), "layer", NoteRecipe(3)),
     *(
         (universal, "classes", bad)
         for bad in ((), "attention", ("low rank", "fft"), ("low rank", 3), None)
@@ -280,9 +258,7 @@ def test_queries_that_cannot_be_served(method):
 
 SMALLEST = {
     "FactorizationLayer": lambda: FactorizationLayer(1, 1, 1, seed=0)(),
-    "NoteRecipe": lambda: NoteRecipe(1, 1, rank=1, seed=0)(),
     "fit": lambda: fit(FactorizationLayer(3, 3), THREE, steps=1),
-    "descend": lambda: descend(FactorizationLayer(3, 3), THREE, steps=1),
     "FactorizationOperator": lambda: FactorizationOperator(1, seed=0)(THREE),
     "compress": lambda: learned(rank=1, seed=0, steps=1),
     "zero rows": lambda: landmarks(**{name: part.tril() for name, part in PARTS.items()}),

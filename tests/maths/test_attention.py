@@ -6,8 +6,10 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from helpers.maths import (
     attention,
+    attention_part,
     attention_weights,
     causal_mask,
+    combine,
     gaussian,
     random_attention,
     shuffle_within_rows,
@@ -96,3 +98,47 @@ def test_rows_are_shuffled_independently():
     weights = torch.arange(50, dtype=F64).softmax(0).expand(50, 50)
     first, second = shuffle_within_rows(weights, seed=0)[:2]
     assert not torch.equal(first, second)
+
+
+def test_parts_combine_to_attention_over_all_keys():
+    queries, keys, values = gaussian(3, 2, 12, 5, seed=0)
+    cut = [slice(0, 4), slice(4, 5), slice(5, 12)]
+    parts = [attention_part(queries, keys[:, c], values[:, c], scale=0.3) for c in cut]
+    whole = combine(combine(parts[0], parts[1]), parts[2])
+    together = attention_part(queries, keys, values, scale=0.3)
+    torch.testing.assert_close(whole.outputs, attention(queries, keys, values, scale=0.3))
+    torch.testing.assert_close(whole.log_mass, together.log_mass)
+    masses = torch.logsumexp(0.3 * queries @ keys.mT, -1)
+    torch.testing.assert_close(whole.log_mass, masses)
+
+
+def test_blocks_of_a_causal_text():
+    """Each block attends to all earlier ones, and within itself under a mask."""
+    queries, keys, values = gaussian(3, 12, 5, seed=1)
+    outputs = []
+    for block in (slice(0, 5), slice(5, 12)):
+        hidden = torch.where(causal_mask(block.stop - block.start), 0, float("-inf"))
+        now = attention_part(
+            queries[block], keys[block], values[block], scale=0.4, bias=hidden.double()
+        )
+        before = slice(0, block.start)
+        earlier = attention_part(queries[block], keys[before], values[before], scale=0.4)
+        outputs.append(combine(earlier, now).outputs)
+    expected = attention(queries, keys, values, mask=causal_mask(12), scale=0.4)
+    torch.testing.assert_close(torch.cat(outputs), expected)
+
+
+def test_a_query_that_sees_nothing_has_no_mass_and_no_gradient():
+    queries, keys, values = (part.requires_grad_() for part in gaussian(3, 4, 5, seed=2))
+    hidden = torch.zeros(4, 4).double()
+    hidden[1] = float("-inf")
+    nothing = attention_part(queries, keys, values, scale=0.5, bias=hidden)
+    assert nothing.log_mass.isneginf().tolist() == [False, True, False, False]
+    assert (nothing.outputs[1] == 0).all()
+    for other in (nothing, attention_part(queries, keys, values, scale=0.5)):
+        joined = combine(nothing, other)
+        slopes = torch.autograd.grad(
+            joined.outputs.sum(), [queries, keys, values], retain_graph=True
+        )
+        assert all(slope.isfinite().all() for slope in slopes)
+    torch.testing.assert_close(joined.outputs[1], other.outputs[1])

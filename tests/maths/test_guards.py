@@ -17,10 +17,8 @@ from helpers.maths import (
     diagnose,
     distance_to_rank_one,
     flatness,
-    fourier_off_diagonal,
     generator,
     hartley,
-    input_dependence,
     integer,
     low_rank_distance,
     one_of,
@@ -42,7 +40,6 @@ pytestmark = pytest.mark.bad_input
 GOOD = torch.eye(4, dtype=torch.float64)
 HOLE = GOOD.clone()
 HOLE[0, 1] = float("nan")
-PAIRS = torch.ones(3, 4, 2, dtype=torch.float64)
 MATRICES = {
     "matrices": [
         spectrum,
@@ -50,7 +47,6 @@ MATRICES = {
         lambda bad: low_rank_distance(bad, 1),
         toeplitz_distance,
         circulant_distance,
-        fourier_off_diagonal,
         bandwidth,
         row_stochastic_distance,
         flatness,
@@ -63,9 +59,6 @@ MATRICES = {
     "values": [lambda bad: attention(GOOD, GOOD, bad)],
     "weights": [lambda bad: shuffle_within_rows(bad, seed=0)],
     "matrix": [diagnose],
-    "truth": [lambda bad: diagnose(GOOD, truth=bad)],
-    "inputs": [lambda bad: input_dependence(bad, PAIRS)],
-    "outputs": [lambda bad: input_dependence(PAIRS, bad)],
     "basis": [sinusoid_overlap],
 }
 TENSORS = [
@@ -84,16 +77,10 @@ TENSORS = [
 
 @pytest.mark.parametrize(
     ("name", "bad", "error", "said"),
-    [
-        (name, *tensor)
-        for name, tensor in product(MATRICES, TENSORS)
-        if name != "truth" or tensor[0] is not None  # there need be none
-    ],
+    [(name, *tensor) for name, tensor in product(MATRICES, TENSORS)],
 )
 def test_tensors(name, bad, error, said):
     for call in MATRICES[name]:
-        if name in ("inputs", "outputs") and isinstance(bad, torch.Tensor) and bad.ndim == 2:
-            bad = bad[..., None]
         with pytest.raises(error, match=rf"(?s)^{name} must .*({said})"):
             call(bad)
 
@@ -113,9 +100,8 @@ def test_rectangles(call):
 
 @pytest.mark.parametrize("bad", [GOOD[None], GOOD[:3, :3], 0 * GOOD])
 def test_what_cannot_be_diagnosed(bad):
-    for name, call in (("matrix", diagnose), ("truth", lambda bad: diagnose(GOOD, truth=bad))):
-        with pytest.raises(ValueError, match=rf"^{name} must be one matrix, at least 4×4 and not"):
-            call(bad)
+    with pytest.raises(ValueError, match="^matrix must be one matrix, at least 4×4 and not"):
+        diagnose(bad)
 
 
 CALLS = [
@@ -125,8 +111,6 @@ CALLS = [
     (r"rank must be", lambda bad: diagnose(GOOD, rank=bad), [0, 5, 2.0, True]),
     (r"draws must be", lambda bad: diagnose(GOOD, draws=bad), [1, 9.0, None]),
     (r"seed must be", lambda bad: diagnose(GOOD, seed=bad), [-1, 0.5, None, True]),
-    (r"draws must be", lambda bad: input_dependence(PAIRS, PAIRS, draws=bad), [1, 9.0]),
-    (r"seed must be", lambda bad: input_dependence(PAIRS, PAIRS, seed=bad), [-1, None]),
     (r"seed must be", lambda bad: generator(bad, "stream"), [-1, 0.5, "1", None, True]),
     (r"fraction must be", spectrum(GOOD).energy_rank, [0, -0.1, 1.01, float("nan"), "0.9", None]),
     (r"fraction must be", spectrum(GOOD).nuclear_rank, [0, 1.01, float("inf"), None]),
@@ -154,21 +138,6 @@ CALLS = [
         r"queries and keys give logits beyond",
         lambda bad: attention_weights(bad, bad),
         [1e200 * GOOD],
-    ),
-    (
-        r"truth must have the matrix's shape \(4, 4\)",
-        lambda bad: diagnose(GOOD, truth=bad),
-        [torch.eye(5)],
-    ),
-    (
-        r"inputs and outputs must .*\(3, 4, 2\)",
-        lambda bad: input_dependence(PAIRS, bad),
-        [PAIRS[:2], PAIRS[None]],
-    ),
-    (
-        r"inputs must have at least 2 samples",
-        lambda bad: input_dependence(bad, bad),
-        [torch.ones(shape) for shape in ((1, 4, 8), (8, 4, 1), (2, 4, 2), (2, 8, 3))],
     ),
     (r"x must be a string", lambda bad: unicode_text(bad, "x"), [None, b"bytes", 3]),
     (
@@ -224,4 +193,3 @@ def test_the_smallest_values_are_welcome():
     assert shuffle_within_rows(one, seed=0) == random_attention(1, 1)[0] == causal_mask(1) == 1
     assert hartley(1) == bandwidth(one) + 1
     diagnose(GOOD, rank=1, draws=2)
-    input_dependence(PAIRS, PAIRS, draws=2)

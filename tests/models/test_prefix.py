@@ -1,0 +1,211 @@
+"""A prefix kept in less, on small random models that rotate by position."""
+
+import pytest
+import torch
+import transformers
+from transformers import DynamicCache
+
+from helpers.models import compact_prefix, read_prefix
+from helpers.models.prefix import BITS, METHODS
+
+N, LAYERS, KEY_HEADS, WIDTH = 40, 2, 2, 32
+TEXT = {
+    "hidden_size": 64,
+    "num_hidden_layers": LAYERS,
+    "num_attention_heads": 4,
+    "num_key_value_heads": KEY_HEADS,
+    "head_dim": WIDTH,
+    "intermediate_size": 64,
+    "vocab_size": 50,
+    "max_position_embeddings": 100,
+}
+FAMILIES = {"llama": transformers.LlamaConfig(**TEXT), "qwen3": transformers.Qwen3Config(**TEXT)}
+QUICK = {"landmarks": {"steps": 5}, "landmarks without mass": {"steps": 5}}
+
+
+def random_model(config, auto=transformers.AutoModelForCausalLM):
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = auto.from_config(config)
+        for weight in model.parameters():
+            if weight.ndim == 2:
+                torch.nn.init.normal_(weight, std=0.3)
+    return model.eval()
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def model(request):
+    return random_model(FAMILIES[request.param])
+
+
+@pytest.fixture(scope="module")
+def ids():
+    return torch.randint(50, (N + 12,), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.fixture(scope="module")
+def reading(model, ids):
+    return read_prefix(model, ids[:N])
+
+
+@torch.no_grad()
+def own_logits(model, ids):
+    return model(ids[None]).logits[0]
+
+
+def test_full_is_the_model_itself(model, ids, reading):
+    full = reading.compact(method="full")
+    own = own_logits(model, ids)
+    torch.testing.assert_close(full.logits(ids[N:]), own[N:], atol=0.02, rtol=0.02)  # float16
+    loss = torch.nn.functional.cross_entropy(own[N - 1 : -1], ids[N:])
+    assert full.loss(ids[N:]) == pytest.approx(float(loss), abs=0.02)
+    start = {"input_ids": ids[None, :N], "attention_mask": torch.ones(1, N)}
+    greedy = model.generate(**start, max_new_tokens=8, do_sample=False)
+    assert full.generate(8).tolist() == greedy[0, N:].tolist()
+    assert full.tokens == N
+    assert full.bytes == LAYERS * KEY_HEADS * N * 2 * WIDTH * 2
+
+
+def test_none_reads_on_as_if_nothing_had_been(model, ids, reading):
+    alone = own_logits(model, ids[N:])  # RoPE sees differences of positions only
+    nothing = reading.compact(method="none")
+    torch.testing.assert_close(nothing.logits(ids[N:]), alone, atol=1e-3, rtol=1e-3)
+    assert nothing.bytes == nothing.tokens == 0
+
+
+@pytest.mark.parametrize(
+    "method", ["heavy keys", "expected attention", "window", "svd", "landmarks"]
+)
+def test_as_many_tokens_as_there_are_lose_nothing(method, ids, reading):
+    """Landmarks start from all keys, and keep what fits best; svd keeps every dimension."""
+    tokens = N if method != "svd" else 2 * N * (N + WIDTH) // WIDTH
+    if method == "svd":
+        with pytest.raises(ValueError, match="tokens"):
+            reading.compact(tokens, method=method)
+        tokens = N
+    whole = reading.compact(tokens, method=method, progress=False, **QUICK.get(method, {}))
+    full = reading.compact(method="full").logits(ids[N:]).softmax(-1)
+    kept = whole.logits(ids[N:]).softmax(-1)
+    assert (kept - full).abs().max() < (0.02 if method != "svd" else 0.9)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_what_is_kept(method, ids, reading):
+    options = QUICK.get(method, {})
+    kept = reading.compact(7, method=method, progress=False, **options)
+    again = reading.compact(7, method=method, progress=False, **options)
+    assert torch.equal(kept.logits(ids[N:]), again.logits(ids[N:]))
+    assert 1 <= kept.tokens <= 7
+    rows = LAYERS * KEY_HEADS * 7
+    assert kept.bytes in (rows * 2 * WIDTH * 2, rows * (2 * WIDTH + 1) * 2)
+    assert kept.bytes == sum(
+        part.nbytes
+        for layer in kept.layers
+        for stored in (layer.keys, layer.values, layer.bias)
+        if stored
+        for part in stored.factors
+    )
+    assert kept.logits(ids[N:]).isfinite().all()
+
+
+def test_block_by_block_is_at_once(ids, reading):
+    kept = reading.compact(9, method="heavy keys", progress=False)
+    cache = DynamicCache()
+    blocks = torch.cat([kept.logits(block, cache) for block in ids[N:].split(5)])
+    torch.testing.assert_close(blocks, kept.logits(ids[N:]), atol=1e-3, rtol=1e-3)
+
+
+def difference(kept, reading, ids):
+    """KL from the full model to what is kept, in nats a token."""
+    full = reading.compact(method="full").logits(ids).log_softmax(-1)
+    return float((full.exp() * (full - kept.logits(ids).log_softmax(-1))).sum(-1).mean())
+
+
+def test_landmarks_lose_less_than_any_selection(ids, reading):
+    """On a passage of the prefix: what they are fitted for. The mass is part of it."""
+    passage = ids[10:22]
+    lost = {
+        method: difference(reading.compact(8, method=method, progress=False), reading, passage)
+        for method in METHODS
+    }
+    best = min(lost[name] for name in ("window", "heavy keys", "expected attention", "k-means"))
+    assert lost["landmarks"] < best
+    assert lost["landmarks"] < lost["landmarks without mass"]
+
+
+def test_fewer_bits_lose_more_and_take_less(ids, reading):
+    kept = [reading.compact(method=method) for method in BITS]
+    full = reading.compact(method="full")
+    lost = [difference(prefix, reading, ids[N:]) for prefix in kept]
+    assert lost[0] < lost[1] < lost[2]
+    # 8, 4 or 2 bits for 16, and two half floats for every 32 numbers.
+    assert [prefix.bytes / full.bytes for prefix in kept] == [9 / 16, 5 / 16, 3 / 16]
+    small = reading.compact(8, method="landmarks", bits=4, steps=5, progress=False)
+    assert small.bytes < reading.compact(8, method="window").bytes / 2
+
+
+def test_budgets_by_layer(reading):
+    budgets = torch.tensor([3, 9])
+    kept = reading.compact(6, method="heavy keys", budgets=budgets, progress=False)
+    assert [layer.landmarks.keys.shape[-2] for layer in kept.layers] == [3, 9]
+    assert kept.tokens == 6
+    for wrong in (torch.tensor([3]), torch.tensor([0, 9]), torch.tensor([3, N + 1])):
+        with pytest.raises(ValueError, match="budgets"):
+            reading.compact(6, budgets=wrong)
+
+
+def test_the_model_is_left_as_it_was(ids):
+    model = random_model(FAMILIES["llama"]).train()
+    before, own = model.config._attn_implementation, own_logits(model, ids)
+    compact_prefix(model, ids[:N], 5, steps=2, progress=False).generate(2)
+    assert model.training
+    assert model.config._attn_implementation == before
+    assert torch.equal(own_logits(model, ids), own)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("arguments", "options", "error", "message"),
+    [
+        (("A text.", 4), {}, TypeError, "prefix_ids must be token ids"),
+        ((torch.arange(N), 0), {}, ValueError, "tokens"),
+        ((torch.arange(N), N + 1), {}, ValueError, "tokens"),
+        ((torch.arange(N),), {}, TypeError, "tokens"),
+        ((torch.full((N,), 50), 4), {}, ValueError, "prefix_ids"),
+        ((torch.arange(2 * N).view(2, N) % 50, 4), {}, ValueError, "prefix_ids"),
+        ((torch.arange(90) % 50, 4), {}, ValueError, "100 positions"),
+        ((torch.arange(N), 4), {"method": "note"}, ValueError, "method"),
+        ((torch.arange(N), 4), {"bits": 3}, ValueError, "bits"),
+        ((torch.arange(N), 4), {"start": "first"}, ValueError, "start"),
+    ],
+)
+def test_refusals(model, arguments, options, error, message):
+    with pytest.raises(error, match=message):
+        compact_prefix(model, *arguments, progress=False, **options)
+
+
+def test_continuations_end_within_the_positions(reading):
+    full = reading.compact(method="full")
+    with pytest.raises(
+        ValueError, match="continuation_ids must end within the model's 100 positions"
+    ):
+        full.logits(torch.zeros(61).long())
+    with pytest.raises(ValueError, match="count"):
+        full.generate(61)
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("config", "auto", "message"),
+    [
+        (transformers.GPT2Config(n_embd=32, n_layer=1, n_head=2, vocab_size=50), None, "RoPE"),
+        (transformers.LlamaConfig(**TEXT), transformers.AutoModel, "predict tokens"),
+        (transformers.MistralConfig(**TEXT, sliding_window=8), None, "sliding"),
+    ],
+)
+def test_models_that_can_not_be_served(config, auto, message):
+    model = random_model(config, auto or transformers.AutoModelForCausalLM)
+    with pytest.raises(ValueError, match=message):
+        compact_prefix(model, torch.arange(N), 4)
+    with pytest.raises(TypeError, match="transformers model"):
+        compact_prefix("SmolLM2", torch.arange(N), 4)
