@@ -19,6 +19,9 @@ from helpers.models import Prefix, ReadPrefix, attention_maps, read_prefix, smol
 NEXT = 256
 PREFIXES = {
     "dialogue": ("dialogue", 0),
+    "prose 3": ("prose", 3),
+    "prose 0": ("prose", 0),
+    "lists 0": ("lists", 0),
 }
 """Name → kind and number of the text."""
 N = 1024
