@@ -1,4 +1,4 @@
-"""The butterfly product that equals the DFT, against the dense matrix and torch.fft."""
+"""The butterfly product that equals the DFT: applied, against torch.fft, and found, against descent."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.transform_search import dft
-from helpers.layers import Butterfly, cooley_tukey
+from benchmarks.memory import peak_memory
+from experiments.transform_search import dft, learn_blocks
+from helpers.layers import Butterfly, cooley_tukey, factorize
 from helpers.maths import bit_reversal, gaussian
 
 SIZES = (64, 128, 256, 512, 1024, 2048, 4096)
@@ -49,3 +50,35 @@ def test_butterfly(measure, size, method):
     ]
     with torch.no_grad():
         measure("butterfly", method, size, METHODS[method](size), inputs, relative_error)
+
+
+def descend(matrix: Tensor) -> Butterfly:
+    """A thousand steps, as in the experiment; a few columns at a time from N = 128 on."""
+    size = len(matrix)
+    layer = Butterfly(size, input_order=bit_reversal(size))
+    learn_blocks(layer, matrix, steps=1000, columns=64 if size > 64 else None)
+    return layer
+
+
+SEARCHES = {
+    "factorize": (SIZES, lambda matrix: factorize(matrix, columns="bit reversal")),
+    "factorize, columns unknown": (SIZES[:5], lambda matrix: factorize(matrix, columns="search")),
+    "gradient descent": (SIZES[:3], descend),
+}
+
+
+def distance(found: Butterfly, matrix: Tensor) -> float:
+    return float((found.matrix().detach() - matrix).norm() / matrix.norm())
+
+
+@pytest.mark.parametrize("method", SEARCHES)
+@pytest.mark.parametrize("size", SIZES)
+def test_finding(measure, benchmark, size, method):
+    """The factors of the dense DFT, complex128; the peak of its memory from a run of its own."""
+    sizes, search = SEARCHES[method]
+    if size not in sizes:
+        pytest.skip("takes too long")
+    inputs = [(dft(size).matrix,)] * 3
+    measure("butterfly search", method, size, search, inputs, distance)
+    if method != "gradient descent":
+        benchmark.extra_info["bytes"] = peak_memory(lambda: search(*inputs[0]).blocks)

@@ -1,7 +1,7 @@
-"""Gradient descent searches for fast transforms among butterfly products, and for the order of their inputs.
+"""Fast transforms among butterfly products: found by gradient descent, and directly.
 
-The errors of every transform for N up to 64 and of the DFT up to 1024, and those of learned permutations
-(half an hour on one core).
+Descent: every transform for N up to 64 and the DFT up to 1024. Directly: every transform, also in a shuffled
+order, at N = 64, 256 and 1024 (half an hour on one core, nearly all of it descent).
 """
 
 import math
@@ -11,12 +11,20 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import scipy
 import torch
-from jaxtyping import Complex128, Float64, Int64
-from torch import Tensor, nn
+from jaxtyping import Complex128, Float64
+from torch import Tensor
 
 from experiments.store import Experiment
-from helpers.layers import Butterfly, learn_blocks, one_cycle, rank_one_bound, rmse
-from helpers.maths import bit_reversal, gaussian, generator, orders, power_of_two, signed_qr
+from helpers.layers import Butterfly, factorize, one_cycle, rank_one_bound
+from helpers.maths import (
+    bit_reversal,
+    gaussian,
+    generator,
+    hartley,
+    orders,
+    power_of_two,
+    signed_qr,
+)  # fmt: skip
 
 SEEDS = 10
 
@@ -91,139 +99,154 @@ RECIPES = {"DCT": Recipe(4000, 0.2), "convolution": Recipe(4000)}
 """Where the defaults leave many starts unfinished."""
 
 
-class SoftPermutation(nn.Module):
-    """A product of choices that becomes a permutation as its probabilities become 0 or 1 (Dao et al. 2019, §3.2).
-
-    At every level, on stretches of n, n/2, …, 4 places: (a) even places first, then odd ones; (b) reverse
-    the first half; (c) reverse the second half; each done with probability p: x → p·P x + (1 − p)·x.
-    ``copies`` independent starts near p = ½ are drawn from ``seed``.
-    """
-
-    def __init__(self, n: int, *, copies: int, seed: int = 0) -> None:
-        super().__init__()
-        levels = power_of_two(n).bit_length() - 2
-        draw = gaussian(copies, levels, 3, seed=seed, stream="soft permutation")
-        self.logits = nn.Parameter(draw / 2)
-
-    def forward(self, x: Float64[Tensor, "n width"]) -> Float64[Tensor, "copies n width"]:
-        """The rows of ``x`` in every copy's order, mixed as long as the choices are undecided."""
-        return self._mix(x, self.logits.sigmoid())
-
-    @torch.no_grad()
-    def orders(self) -> Int64[Tensor, "copies n"]:
-        """The nearest permutations: every choice with p > ½ is made."""
-        n = 2 ** (self.logits.shape[1] + 1)
-        places = torch.arange(n, dtype=torch.float64, device=self.logits.device)[:, None]
-        return self._mix(places, (self.logits > 0).double())[..., 0].round().long()
-
-    def _mix(self, x: Tensor, chances: Tensor) -> Tensor:
-        n = x.shape[-2]
-        x = x.expand(len(chances), *x.shape)
-        for level in range(chances.shape[1]):
-            a, b, c = chances[:, level, :, None, None, None].unbind(1)
-            y = x.unflatten(1, (-1, n >> level))
-            y = a * torch.cat([y[:, :, 0::2], y[:, :, 1::2]], 2) + (1 - a) * y
-            first, second = y.chunk(2, 2)
-            first = b * first.flip(2) + (1 - b) * first
-            second = c * second.flip(2) + (1 - c) * second
-            x = torch.cat([first, second], 2).flatten(1, 2)
-        return x
-
-
-def learn_columns(
+def learn_blocks(
     layer: Butterfly,
     target: Tensor,
     *,
     steps: int,
     learning_rate: float = 0.1,
     columns: int | None = None,
-    permutation: SoftPermutation | None = None,
+    watch: Callable[[int, Butterfly], None] | None = None,
     seed: int = 0,
 ) -> Float64[Tensor, "steps *copies"]:
-    """As ``learn_blocks``, but every step sees that many random columns of the identity, drawn from ``seed``.
+    """Train ``layer`` in place by Adam, one-cycle, on n times the mean squared modulus of the error.
 
-    The RMSE is estimated from them. A ``permutation`` is trained too and goes first.
+    Every step sees all columns of the ``target`` (n, n), or so many random ones, drawn from ``seed``.
+    ``watch`` is called with the step and the layer before every step. Returns the RMSE ‖T − B‖_F/n before
+    each step, the measure of Dao et al. 2019, estimated from the columns that were seen.
     """
     n, stream, history = layer.n, generator(seed, "columns"), []
     identity = torch.eye(n, dtype=layer.blocks.real.dtype)
 
     def loss(step: int) -> Tensor:
+        if watch:
+            watch(step, layer)
         chosen = torch.arange(n) if columns is None else orders(n, seed=stream)[:columns]
-        x = identity[:, chosen]
-        difference = layer(x if permutation is None else permutation(x)) - target[:, chosen]
+        difference = layer(identity[:, chosen]) - target[:, chosen]
         mean_square = difference.abs().square().mean((-2, -1))
         history.append(mean_square.detach().sqrt())
         return n * mean_square.sum()
 
-    parts, rates = [[layer.blocks]], [learning_rate]
-    if permutation is not None:
-        parts.append([permutation.logits])
-        rates.append(learning_rate / 2)
-    one_cycle(parts, rates, loss, steps=steps, name="butterfly", progress=False)
+    rates, name = [learning_rate], "butterfly"
+    one_cycle([[layer.blocks]], rates, loss, steps=steps, name=name, progress=False)
     return torch.stack(history)
 
 
-def learn_permutation(n: int, *, starts: int = 8, seed: int = 0) -> dict[str, object]:
-    """Find the DFT and the order of its inputs together, from ``starts`` random starts.
-
-    First with soft permutations; then each is rounded and the blocks are trained anew for the best one.
-    Returns "soft" and "bounds", the RMSE and :func:`rank_one_bound` after rounding of every start, the
-    "order" kept (of the least soft RMSE), and the "rmse" with it.
-    """
-    target = dft(n).matrix
-    layer, permutation = (
-        Butterfly(n, copies=starts, seed=seed),
-        SoftPermutation(n, copies=starts, seed=seed),
-    )
-    soft = learn_columns(layer, target, steps=1000, permutation=permutation)[-1]
-    found = permutation.orders()
-    best = int(soft.argmin())
-    final = Butterfly(n, input_order=found[best], seed=seed)
-    learn_blocks(final, target, steps=1000, progress=False)
-    return {
-        "soft": soft.tolist(),
-        "bounds": [rank_one_bound(target, order) for order in found],
-        "order": found[best].tolist(),
-        "rmse": float(rmse(final, target)),
-    }
+@torch.no_grad()
+def rmse(layer: Butterfly, target: Tensor) -> Float64[Tensor, "*copies"]:
+    """‖T − B‖_F/n of the whole matrix."""
+    return (layer.matrix() - target).abs().square().mean((-2, -1)).sqrt()
 
 
 SIZES = dict.fromkeys(GOALS, (8, 16, 32, 64))
 SIZES["DFT"] += (128, 256, 1024)
 
 
-def run(goal: str, n: int, seed: int) -> dict[str, object]:
-    """One goal, size and seed: the RMSE at the end; or, for "permutation", what that gave."""
-    if goal == "permutation":
-        return learn_permutation(n, seed=seed)
+def descend(goal: str, n: int, seed: int) -> dict[str, float]:
+    """One goal, size and seed: the RMSE at the end, and the bound on it for the control."""
     aim, recipe = GOALS[goal](n, seed), RECIPES.get(goal, Recipe())
     layer = Butterfly(n, seed=seed, **aim.form)
     # An exact solution has no error in any column, so a few of them at a time will do.
     columns = max(64, n // 8) if n > 64 else None
     steps = 2 * recipe.steps if n in (128, 256) else recipe.steps  # 1024 takes long enough
     rate = recipe.learning_rate
-    learn_columns(layer, aim.matrix, steps=steps, learning_rate=rate, columns=columns, seed=seed)
+    learn_blocks(layer, aim.matrix, steps=steps, learning_rate=rate, columns=columns, seed=seed)
     found = {"rmse": float(rmse(layer, aim.matrix))}
     if goal == "random orthogonal":
         found["bound"] = rank_one_bound(aim.matrix, aim.form["input_order"]) / math.sqrt(n)
     return found
 
 
+# Directly
+
+
+def mirrored(matrix: Float64[Tensor, "n n"], sign: int) -> Complex128[Tensor, "n n"]:
+    """The complex matrix with the real part T whose imaginary part is ``sign`` times row −k modulo n of T at row k.
+
+    A cosine or Hartley transform is the real part of a DFT with a phase for each row, and the imaginary part
+    of that has the same rows in mirrored order: DCT-II with sign −1, Hartley with +1.
+    """
+    return torch.complex(matrix, sign * matrix[-torch.arange(len(matrix)) % len(matrix)])
+
+
+def random_product(n: int, seed: int) -> Tensor:
+    """A butterfly product whose blocks are complex Gaussian."""
+    layer = Butterfly(n)
+    layer.blocks.data = torch.complex(
+        *gaussian(2, *layer.blocks.shape, seed=seed, stream="product")
+    )
+    return layer.matrix().detach()
+
+
+def shuffled(matrix: Tensor, seed: int, *, rows: bool) -> Tensor:
+    """Its columns, and its ``rows`` too if wanted, in a random order."""
+    first, last = orders(len(matrix), 2, seed=seed, stream="shuffled transform")
+    return matrix[last][:, first] if rows else matrix[:, first]
+
+
+FIXED, SEARCHED = {"columns": "bit reversal"}, {"columns": "search"}
+DIRECT: dict[str, tuple[Callable[[int, int], Tensor], dict[str, str]]] = {
+    "DFT": (lambda n, seed: dft(n).matrix, FIXED),
+    "inverse DFT": (lambda n, seed: dft(n).matrix.conj(), FIXED),
+    "Hadamard": (lambda n, seed: hadamard(n).matrix, {}),
+    "random product": (random_product, {}),
+    "DFT, columns shuffled": (lambda n, seed: shuffled(dft(n).matrix, seed, rows=False), SEARCHED),
+    "DFT, rows and columns shuffled": (
+        lambda n, seed: shuffled(dft(n).matrix, seed, rows=True),
+        {**SEARCHED, "rows": "search"},
+    ),
+    "convolution": (
+        lambda n, seed: dft(n).matrix @ circular_convolution(n, seed).matrix.to(torch.complex128),
+        FIXED,
+    ),
+    "cosine transform": (lambda n, seed: mirrored(cosine(n).matrix, -1), SEARCHED),
+    "Hartley transform": (lambda n, seed: mirrored(hartley(n), +1), FIXED),
+    "random orthogonal": (lambda n, seed: random_orthogonal(n, seed).matrix, FIXED),
+}
+"""Matrices, and how :func:`factorize` is called. What is one butterfly of a convolution C is F·C, so that
+C = Fᴴ(FC) is two of them round a diagonal; and of a cosine transform what :func:`mirrored` makes of it."""
+
+
+def directly(goal: str, n: int, seed: int) -> dict[str, float]:
+    """The relative error, and the lower bound for it."""
+    make, named = DIRECT[goal]
+    matrix = make(n, seed)
+    found = factorize(matrix, **named)
+    rows = found.output_order.argsort()
+    return {"error": found.error, "bound": rank_one_bound(matrix[rows], found.input_order)}
+
+
+def run(goal: str, n: int, seed: int, method: str = "descent") -> dict[str, float]:
+    """One search, "descent" or "direct"."""
+    return (directly if method == "direct" else descend)(goal, n, seed)
+
+
 _JOBS = [(name, n, seed) for name in GOALS for n in SIZES[name] for seed in range(SEEDS)]
-_JOBS += [("permutation", n, seed) for n in (8, 16, 32) for seed in range(SEEDS)]
+_DIRECT = [(name, n, seed) for name in DIRECT for n in (64, 256, 1024) for seed in range(SEEDS)]
 EXPERIMENT = Experiment(
     name="transform_search",
     measure=run,
-    jobs=[dict(zip(("goal", "n", "seed"), job, strict=True)) for job in _JOBS],
+    jobs=[
+        *({"goal": goal, "n": n, "seed": seed} for goal, n, seed in _JOBS),
+        *({"goal": g, "n": n, "seed": s, "method": "direct"} for g, n, s in _DIRECT),
+    ],
     settings={
         **{name: asdict(RECIPES.get(name, Recipe())) for name in GOALS},
     },
 )
 
 
-def load_results() -> dict[str, dict[str, list[dict]]]:
-    """Goal → N (a string) → what :func:`run` measured, one entry per seed."""
-    results: dict = {}
+def load_results() -> dict[str, dict[tuple[str, int], Float64[Tensor, "seeds"]]]:
+    """ "descent", "direct" and "bound" → (goal, N) → relative errors ‖T − B‖_F/‖T‖_F, one entry per seed."""
+    results: dict = {"descent": {}, "direct": {}, "bound": {}}
     for job, row in EXPERIMENT.load():
-        results.setdefault(job["goal"], {}).setdefault(str(job["n"]), []).append(row)
-    return results
+        place, method = (job["goal"], job["n"]), job.get("method", "descent")
+        # Every goal of the descent has the norm √n.
+        error = row["error"] if method == "direct" else math.sqrt(job["n"]) * row["rmse"]
+        results[method].setdefault(place, []).append(error)
+        if method == "direct":
+            results["bound"].setdefault(place, []).append(row["bound"])
+    return {
+        name: {place: torch.tensor(runs, dtype=torch.float64) for place, runs in found.items()}
+        for name, found in results.items()
+    }

@@ -8,7 +8,7 @@ from helpers.layers.learned_svd import BLOCKS, DEGREE, FactorizationOperator, ex
 from helpers.layers.landmarks import CUTOFF, Landmarks, METHODS, ORACLES, Seen, compress
 from helpers.layers.stored import GROUP, HalfPrecision, Quantised
 from helpers.layers.butterfly import (
-    Butterfly, apply_factor, cooley_tukey, learn_blocks, normalised, rank_one_bound, rmse,
+    Butterfly, ORDERS, apply_factor, cooley_tukey, factorize, normalised, rank_one_bound,
 )
 from helpers.layers.universal import CLASSES, FLOAT_BITS, SETTLED, UniversalLayer, choose_classes
 from helpers.layers.operator_classes import (

@@ -1,15 +1,14 @@
-"""Products of butterfly factors: matrices that cost N log N, and gradient descent that finds the FFT in them."""
+"""Products of butterfly factors: matrices that cost N log N, and how to find one in a dense matrix."""
 
 import math
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
-from jaxtyping import Complex, Complex128, Float64, Int64
+from jaxtyping import Complex, Complex128, Float64, Inexact, Int64
 from torch import Tensor, nn
 
-from helpers.layers.fitting import matching, one_cycle, with_gradients
-from helpers.maths import Seed, gaussian, integer, power_of_two, real_number, unit_scale
+from helpers.maths import Seed, bit_reversal, gaussian, integer, one_of, power_of_two, unit_scale
 
 Blocks = Complex[Tensor, "*copies levels pairs 2 2"]
 
@@ -23,6 +22,7 @@ class Butterfly(nn.Module):
     place i of P x is x[input_order[i]], and y[i] is the product's row output_order[i]. ``real`` returns
     the real part. Starts at random, drawn from ``seed``: every block is a unitary 2×2 matrix, so
     that the product is one too. ``copies`` independent starts live side by side on a leading axis.
+    ``error`` is None, or what :func:`factorize` says of it.
 
     The form is that of Dao et al. 2019, with blocks of their own for all pairs of a factor.
     Raises ValueError for an n that is no power of two, unknown strides and orders that are no
@@ -47,6 +47,7 @@ class Butterfly(nn.Module):
         if not self.strides or not set(self.strides) <= set(allowed):
             raise ValueError(f"strides must be taken from {allowed}, not {self.strides}")
         self.real = real
+        self.error: float | None = None
         for name, order in (("input_order", input_order), ("output_order", output_order)):
             order = torch.arange(n) if order is None else torch.as_tensor(order)
             if order.shape != (n,) or not torch.equal(order.sort().values, torch.arange(n)):
@@ -58,7 +59,12 @@ class Butterfly(nn.Module):
         self.blocks = nn.Parameter(torch.linalg.qr(draw).Q)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``(n, width)`` → ``(*copies, n, width)``, real or complex; without copies leading axes of x are kept."""
+        """``(n, width)`` → ``(*copies, n, width)``, real or complex, in n log n steps for each column.
+
+        A vector ``(n,)`` gives a vector; without copies leading axes of x are kept.
+        """
+        if x.ndim == 1:
+            return self(x[:, None])[..., 0]
         if x.shape[-2] != self.n:
             raise ValueError(f"x must have {self.n} rows, not {x.shape[-2]}")
         y = x[..., self.input_order, :]
@@ -159,45 +165,125 @@ def rank_one_bound(matrix: Tensor, input_order: Int64[Tensor, "n"]) -> float:
     return math.sqrt(max(lost, default=0.0))
 
 
-@with_gradients
-def learn_blocks(
-    layer: Butterfly,
-    target: Tensor,
-    *,
-    steps: int = 1000,
-    learning_rate: float = 0.1,
-    watch: Callable[[int, Butterfly], None] | None = None,
-    progress: bool = True,
-) -> Float64[Tensor, "steps *copies"]:
-    """Train ``layer`` in place by Adam, one-cycle, on n times the mean squared modulus of the error.
-
-    Returns the RMSE before each step, ‖T − B‖_F/n, the measure of Dao et al. 2019. ``watch`` is called
-    with the step and the layer before every step.
-
-    Raises ValueError for a target that is not finite or of another shape than (n, n), and for steps and
-    learning_rate that are not positive.
-    """
-    target = torch.as_tensor(target).detach().clone().to(layer.blocks.device)
-    matching(target, "target", target.dtype, (layer.n, layer.n))
-    if not torch.isfinite(target).all():
-        raise ValueError("target must be finite")
-    steps = integer(steps, "steps", least=1)
-    learning_rate = real_number(learning_rate, "learning_rate", above=0)
-    history = []
-
-    def loss(step: int) -> Tensor:
-        if watch:
-            watch(step, layer)
-        mean_square = (layer.matrix() - target).abs().square().mean((-2, -1))
-        history.append(mean_square.detach().sqrt())
-        return layer.n * mean_square.sum()
-
-    rates, name = [learning_rate], "butterfly"
-    one_cycle([[layer.blocks]], rates, loss, steps=steps, name=name, progress=progress)
-    return torch.stack(history)
+ORDERS = ("as given", "bit reversal", "search")
 
 
 @torch.no_grad()
-def rmse(layer: Butterfly, target: Tensor) -> Float64[Tensor, "*copies"]:
-    """‖T − B‖_F/n of the whole matrix."""
-    return (layer.matrix() - target).abs().square().mean((-2, -1)).sqrt()
+def factorize(matrix: Tensor, *, columns: str = "as given", rows: str = "as given") -> Butterfly:
+    """The butterfly with strides 1, 2, …, n/2 nearest to ``matrix`` (n, n), or nearly so, without training.
+
+    Exact, to rounding, if the matrix is such a product with its ``columns`` and ``rows`` in the order that
+    is named, one of ORDERS; "search" finds it. The product's ``error`` is its relative Frobenius
+    distance to the matrix, which :func:`rank_one_bound` bounds from below, whatever the method. Its blocks
+    ask for no gradients until ``requires_grad_()`` is called.
+
+    At the middle level the parts that share one path (see there) don't overlap, so the best
+    approximation of each by a rank-one matrix is a best approximation of the whole by two factors;
+    both are of the same kind and smaller (Le et al. 2022; Zheng et al. 2023). Of the two vectors of a part
+    one has length one while the other is factored, so that no error grows on its way up (Le et al.
+    2025). Orders are found by pairing columns that are parallel on classes of rows.
+
+    Computes in double precision. Raises ValueError for a matrix that isn't square or finite, whose size is no
+    power of two, and for an unknown order.
+    """
+    real = not torch.as_tensor(matrix).is_complex()
+    matrix = torch.as_tensor(matrix, dtype=torch.float64 if real else torch.complex128)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1]:
+        raise ValueError(f"matrix must be square, but the shape is {tuple(matrix.shape)}")
+    n = power_of_two(len(matrix), "the size of matrix")
+    if not torch.isfinite(matrix).all():
+        raise ValueError("matrix must be finite")
+    unit = unit_scale(matrix)
+    matrix = matrix / unit
+    named = {"as given": torch.arange(n), "bit reversal": bit_reversal(n), "search": None}
+    first = named[one_of(columns, "columns", ORDERS)]
+    last = named[one_of(rows, "rows", ORDERS)]
+    if first is None:
+        last, first = _find_orders(matrix, last)
+    elif last is None:
+        # The transposed product, its places in bit-reversed order, is one with the same strides.
+        last = _find_orders(matrix[:, first].T[bit_reversal(n)], named["as given"])[1]
+        last = last[bit_reversal(n)]
+    layer = Butterfly(n, input_order=first, output_order=last.argsort(), real=real)
+    layer.blocks.data = _factors(matrix[last][:, first]).to(torch.complex128)
+    size = matrix.norm()
+    layer.error = float((layer.matrix() - matrix).norm() / size) if size else 0.0
+    layer.blocks.data[-1] *= unit
+    return layer.requires_grad_(False)
+
+
+def _factors(matrix: Tensor) -> Inexact[Tensor, "*batch levels pairs 2 2"]:
+    """The blocks of :func:`factorize` for matrices (…, n, n) in the product's own order."""
+    n = matrix.shape[-1]
+    if n == 2:
+        return matrix[..., None, None, :, :]
+    low = 2 ** ((n.bit_length() - 1) // 2)
+    parts = matrix.unflatten(-2, (-1, low)).unflatten(-1, (-1, low))  # (…, a, r, q, c)
+    U, S, Vh = torch.linalg.svd(parts.movedim(-4, -2), full_matrices=False)  # of (…, r, q, a, c)
+    U, S, Vh = U[..., 0], S[..., :1], Vh[..., 0, :]
+    last = _factors((S * U).mT)  # (…, r, levels, pairs of a, 2, 2)
+    first = _factors((S * Vh).movedim(-3, -2))  # (…, q, levels, pairs of c, 2, 2)
+    rows = torch.where(S > 0, 1 / S, 0)[..., 0].mT.unflatten(-1, (2, -1)).mT
+    first[..., -1, :, :, :] *= rows[..., None]
+    first = first.movedim(-5, -4).flatten(-4, -3)
+    last = last.movedim(-5, -3).flatten(-4, -3)
+    return torch.cat([first, last], -4)
+
+
+def _find_orders(matrix: Tensor, rows: Int64[Tensor, "n"] | None) -> tuple[Tensor, Tensor]:
+    """Orders in which the matrix is nearest to a butterfly product; ``rows`` may be known.
+
+    From level to level the stretches of columns and the classes of rows (see :func:`rank_one_bound`)
+    are made: what is left of two stretches joins if it is parallel on all classes.
+    """
+    n = len(matrix)
+    classes = torch.arange(n)[None] if rows is None else rows[None]
+    stretches = torch.arange(n)[:, None]  # (stretch, its columns); one of them stands for all
+    for _ in range(n.bit_length() - 2):
+        if rows is None:
+            partner = _on_two_lines(matrix[classes[0]])
+            halves = [_halves(matrix[places][:, [0, partner]]) for places in classes]
+            classes = torch.stack([c[h] for c, h in zip(classes, halves, strict=True)], 1)
+        else:
+            classes = classes.unflatten(1, (-1, 2)).permute(2, 0, 1)
+        classes = classes.flatten(0, 1)  # (class, its rows)
+        pairs = _pairs(_loss(matrix[classes]))
+        U, S, _ = torch.linalg.svd(matrix[classes][..., pairs].movedim(1, 2), full_matrices=False)
+        matrix = matrix.new_empty(n, len(pairs))
+        matrix[classes] = (U[..., 0] * S[..., :1]).mT
+        stretches = stretches[pairs].flatten(1)
+    return classes.T.flatten(), stretches.flatten()
+
+
+def _loss(parts: Tensor) -> Float64[Tensor, "columns columns"]:
+    """What is lost if two columns of parts (class, rows, columns) become parallel: Σσ₂² over the classes."""
+    inner = parts.mH @ parts
+    size = inner.diagonal(dim1=1, dim2=2).real
+    mean, half = (size[:, :, None] + size[:, None]) / 2, (size[:, :, None] - size[:, None]) / 2
+    return (mean - (half.square() + inner.abs().square()).sqrt()).sum(0)
+
+
+def _pairs(loss: Float64[Tensor, "n n"]) -> Int64[Tensor, "half 2"]:
+    """All n places in pairs: the pair with the least loss, then the next one of what is left; sorted."""
+    places, pairs = torch.triu_indices(len(loss), len(loss), 1), []
+    free = set(range(len(loss)))
+    for i, j in zip(*places[:, loss[*places].argsort()].tolist(), strict=True):
+        if i in free and j in free:
+            free -= {i, j}
+            pairs.append((i, j))
+    return torch.tensor(sorted(pairs))
+
+
+def _on_two_lines(columns: Tensor) -> int:
+    """The column b whose rows (a, b) with the first column a lie nearest to two lines: a², ab, b² are dependent."""
+    a, b = columns[:, :1], columns[:, 1:]
+    products = torch.stack([a.square().expand_as(b), a * b, b.square()], -1).movedim(1, 0)
+    products = nn.functional.normalize(products, dim=1)
+    return 1 + int(torch.linalg.svdvals(products)[:, -1].argmin())
+
+
+def _halves(two: Tensor) -> Int64[Tensor, "2 half"]:
+    """The rows of two columns, those nearest to the direction of the first one and the others."""
+    unit = nn.functional.normalize(two, dim=1)
+    nearest = (unit @ unit[0].conj()).abs().argsort(descending=True)
+    return nearest.unflatten(0, (2, -1)).sort(1).values

@@ -16,8 +16,8 @@ from helpers.layers import (
     compress,
     cooley_tukey,
     excess_error,
+    factorize,
     fit,
-    learn_blocks,
     rank_one_bound,
 )
 from helpers.maths import gaussian
@@ -89,12 +89,6 @@ NUMBERS = [
     (lambda n: rank_one_bound(torch.eye(n), torch.arange(n)), "n", (1, 6)),
     (lambda copies: Butterfly(8, copies=copies), "copies", NO_COUNT),
     (lambda seed: Butterfly(8, seed=seed), "seed", NO_SEED),
-    (lambda steps: learn_blocks(Butterfly(8), EIGHT, steps=steps), "steps", (*NO_COUNT, None)),
-    (
-        lambda learning_rate: learn_blocks(Butterfly(8), EIGHT, learning_rate=learning_rate),
-        "learning_rate",
-        NO_RATE,
-    ),
     (universal, "n", (0, 1, -8, 8.0, "8", None, True, 6)),
     (universal, "width", (*NO_COUNT, None)),
     (universal, "rank", (*NO_COUNT, None, 9)),
@@ -191,9 +185,12 @@ OTHERS = [
     (landmarks, "values", PARTS["values"][None]),
     (landmarks, "queries", PARTS["queries"][None]),
     (lambda x: Butterfly(8)(x), "x", torch.ones(7, 2)),
-    (lambda target: learn_blocks(Butterfly(8), target), "target", EIGHT[:4]),
-    (lambda target: learn_blocks(Butterfly(8), target), "target", EIGHT[None]),
-    (lambda target: learn_blocks(Butterfly(8), target), "target", with_entry(EIGHT, float("nan"))),
+    (factorize, "matrix", EIGHT[:4]),
+    (factorize, "matrix", EIGHT[None]),
+    (factorize, "matrix", with_entry(EIGHT, float("nan"))),
+    (factorize, "matrix", with_entry(EIGHT + 0j, complex(0, float("inf")))),
+    (lambda columns: factorize(EIGHT, columns=columns), "columns", "sorted"),
+    (lambda rows: factorize(EIGHT, rows=rows), "rows", None),
     *(
         (lambda roots: FactorizationOperator(roots=roots), "roots", bad)
         for bad in (THREE[0], THREE[None])
@@ -234,6 +231,11 @@ def test_arguments_that_do_not_fit(call, name, bad):
     refused(call, name, bad)
 
 
+def test_a_size_that_is_no_power_of_two():
+    with pytest.raises(ValueError, match="the size of matrix must be a power of two, not 6"):
+        factorize(torch.eye(6))
+
+
 def test_options_that_there_are_not():
     for call in (lambda **o: fit(FactorizationLayer(3, 3), THREE, **o), landmarks, learned):
         with pytest.raises(TypeError, match="stepz"):
@@ -261,7 +263,7 @@ SMALLEST = {
     "compress": lambda: learned(rank=1, seed=0, steps=1),
     "zero rows": lambda: landmarks(**{name: part.tril() for name, part in PARTS.items()}),
     "Butterfly": lambda: Butterfly(2, copies=1, seed=0),
-    "learn_blocks": lambda: learn_blocks(Butterfly(8), EIGHT, steps=1),
+    "factorize": lambda: factorize(torch.eye(2), columns="search", rows="search"),
     "UniversalLayer": lambda: UniversalLayer(2, 1, rank=1, taps=1, heads=1, price=0, seed=0),
     "largest sizes": lambda: universal(rank=8, taps=15, heads=6),
     "choose_classes": lambda: chosen(steps=1),
