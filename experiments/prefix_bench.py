@@ -14,11 +14,15 @@ from torch import Tensor
 from experiments.store import Experiment
 from helpers.data import dialogue, long_ids
 from helpers.maths import integers
-from helpers.models import Prefix, ReadPrefix, attention_maps, read_prefix, smollm
+from helpers.models import Prefix, ReadPrefix, read_prefix, smollm
 
 NEXT = 256
 PREFIXES = {
     "dialogue": ("dialogue", 0),
+    "prose 3": ("prose", 3),
+    "prose 0": ("prose", 0),
+    "lists 0": ("lists", 0),
+    "code 0": ("code", 0),
 }
 """Name → kind and number of the text."""
 N = 1024
@@ -59,23 +63,10 @@ def _arms() -> dict[str, Arm]:
     for method, shares in kept.items():
         arms |= {f"{method}, n/{share}": {"method": method, "share": share} for share in shares}
     arms |= {f"landmarks, n/4, int{bits}": {"bits": bits} for bits in (8, 4)}
-    changes = {
-        "off-policy": {"on_policy": False},
-        "read again only": {"again_only": True},
-        "keys as chosen": {"steps": 0},
-        "heaviest keys": {"start": "heavy keys"},
-        "budgets by weight": {"budgets": "by weight"},
-    }
-    one = {"method": "landmarks", "share": 16}
-    return arms | {
-        f"landmarks, n/16, {name}": {**one, **change} for name, change in changes.items()
-    }
+    return arms
 
 
 ARMS = _arms()
-CHANGED = [arm for arm in ARMS if arm.startswith("landmarks, n/16, ")]
-"""One part of the recipe changed, on some of the prefixes."""
-ABLATED = ()
 
 
 def text_ids(name: str) -> tuple[Int64[Tensor, "n"], Int64[Tensor, "next"], list[int]]:
@@ -141,32 +132,19 @@ def compacted(name: str, arm: str, seed: int = 0) -> Prefix:
     """The prefix as an arm keeps it."""
     if arm.endswith(("int8", "int4")) and "," in arm:  # what was fitted, in fewer bits
         whole, _, bits = arm.rpartition(", int")
-        return compacted(name, whole, seed).stored_in(int(bits))
+        return compacted(name, whole, seed=seed).stored_in(int(bits))
     options = dict(ARMS[arm])
     reading = read(name)[0]
     share = options.pop("share", None)
     tokens = None if share is None else N // share
-    if options.pop("budgets", None):
-        options["budgets"] = budgets_by_weight(reading, tokens)
     return reading.compact(tokens, seed=seed, progress=False, **options)
-
-
-def budgets_by_weight(reading: ReadPrefix, tokens: int) -> Int64[Tensor, "layers"]:
-    """Half of the budget to all layers alike, half where the heaviest keys of all layers lie.
-
-    Feng et al. 2024 (Ada-KV) let the heads of one layer compete so. Weights are those of the last quarter.
-    """
-    weights = attention_maps(reading.model, reading.ids)[..., -len(reading.ids) // 4 :, :].mean(-2)
-    heaviest = weights.flatten().topk(weights.shape[0] * weights.shape[1] * tokens).values[-1]
-    won = (weights >= heaviest).double().sum((1, 2))
-    return (tokens / 2 * (1 + won / won.mean())).round().long().clamp(1, len(reading.ids))
 
 
 def run(name: str, arm: str) -> dict[str, float]:
     start = time.perf_counter()
     read(name)
     start = time.perf_counter()
-    prefix = compacted(name, arm)
+    prefix = compacted(name, arm, seed=0)
     seconds = time.perf_counter() - start
     held = {"bytes": prefix.bytes, "tokens": prefix.tokens, "seconds": seconds}
     return scores(prefix, name) | held
@@ -175,12 +153,7 @@ def run(name: str, arm: str) -> dict[str, float]:
 EXPERIMENT = Experiment(
     name="prefix_bench",
     measure=run,
-    jobs=[
-        {"name": name, "arm": arm}
-        for name in PREFIXES
-        for arm in ARMS
-        if arm not in CHANGED or name in ABLATED
-    ],
+    jobs=[{"name": name, "arm": arm} for name in PREFIXES for arm in ARMS],
     settings={"n": N, "next": NEXT, "facts": FACTS, "written": WRITTEN},
 )
 
