@@ -208,8 +208,10 @@ class ReadPrefix:
         rows, blind = (rows[~blind], blind[~blind]) if again_only else (rows, blind)
         bar = tqdm(total=len(counts), desc=method, disable=not progress, delay=3, leave=False)
 
+        # Expected attention knows no passage; it looks at those that come without the prefix.
+        looked = self.passages[1] if method == "expected attention" else slice(len(rows))
+
         def keep(place: int, query: Tensor, later: Part) -> Kept:
-            looked = blind if method == "expected attention" else slice(len(rows))
             heads = len(self.layers[place][0])
             asked, *parts = (_by_key_head(part[looked], heads) for part in (query, *later))
             group = query.shape[1] // heads

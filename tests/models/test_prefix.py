@@ -5,6 +5,7 @@ import torch
 import transformers
 from transformers import DynamicCache
 
+from helpers.maths import truncate
 from helpers.models import compact_prefix, read_prefix
 from helpers.models.prefix import BITS, METHODS
 
@@ -73,20 +74,29 @@ def test_none_reads_on_as_if_nothing_had_been(model, ids, reading):
     assert nothing.bytes == nothing.tokens == 0
 
 
-@pytest.mark.parametrize(
-    "method", ["heavy keys", "expected attention", "window", "svd", "landmarks"]
-)
+@pytest.mark.parametrize("method", ["heavy keys", "expected attention", "window", "landmarks"])
 def test_as_many_tokens_as_there_are_lose_nothing(method, ids, reading):
-    """Landmarks start from all keys, and keep what fits best; svd keeps every dimension."""
-    tokens = N if method != "svd" else 2 * N * (N + WIDTH) // WIDTH
-    if method == "svd":
-        with pytest.raises(ValueError, match="tokens"):
-            reading.compact(tokens, method=method)
-        tokens = N
-    whole = reading.compact(tokens, method=method, progress=False, **QUICK.get(method, {}))
+    """Landmarks start from all keys, and keep what fits best."""
+    whole = reading.compact(N, method=method, progress=False, **QUICK.get(method, {}))
     full = reading.compact(method="full").logits(ids[N:]).softmax(-1)
-    kept = whole.logits(ids[N:]).softmax(-1)
-    assert (kept - full).abs().max() < (0.02 if method != "svd" else 0.9)
+    assert (whole.logits(ids[N:]).softmax(-1) - full).abs().max() < 0.02
+
+
+def test_fewer_dimensions_are_the_best_of_their_rank(reading):
+    tokens, rank = 18, 8  # 8·(40 + 32) numbers take the place of 18·32
+    for kept, (keys, values, _) in zip(
+        reading.compact(tokens, method="svd").layers, reading.layers, strict=True
+    ):
+        for rows, exact in ((kept.keys.rows(), keys), (kept.values.rows(), values)):
+            torch.testing.assert_close(rows, truncate(exact, rank), atol=0.02, rtol=0.02)
+
+
+def test_expected_attention_looks_at_no_passage_read_again(ids, reading):
+    kept, other = (
+        reading.compact(6, method="expected attention", again_only=again, progress=False)
+        for again in (False, True)
+    )
+    assert torch.equal(kept.logits(ids[N:]), other.logits(ids[N:]))
 
 
 @pytest.mark.parametrize("method", METHODS)
