@@ -2,8 +2,9 @@
 
 Every key head of every layer keeps something that answers queries as its n keys and values did, with
 their mass. Later tokens are attended to exactly, and the two are combined. The model isn't changed.
-Queries that a method is fitted to come from two readings behind the prefix: passages of it again
-("what was said there?"), and the same passages without it, as any text that doesn't look back.
+Queries that a method is fitted to come from readings behind the prefix: passages of it again
+("what was said there?"), the same passages without it, as any text that doesn't look back, and, if
+asked for, texts that the model itself writes on.
 """
 
 from collections.abc import Callable
@@ -14,10 +15,11 @@ from typing import TYPE_CHECKING
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from helpers.layers import HalfPrecision, Landmarks, Quantised, compress
-from helpers.maths import Part, attention_part, combine, integer, one_of
+from helpers.maths import Part, attention_part, combine, generator, integer, one_of, uniform
 from helpers.models.decoder import check_ids
 from helpers.models.transformer import attending_by, per_query_head
 
@@ -133,6 +135,11 @@ class Layer:
     """Query heads of a key head."""
     seed: int
 
+    def head(self, k: int) -> "Layer":
+        """Of one key head."""
+        rows = {name: getattr(self, name)[k : k + 1] for name in ("keys", "values", "queries")}
+        return replace(self, **rows, later=Part(*(part[k : k + 1] for part in self.later)))
+
     def by(self, method: str, count: int, **options: object) -> Landmarks:
         """A method of ``compress``."""
         parts = self.queries, self.keys, self.values
@@ -174,6 +181,10 @@ class ReadPrefix:
     layers: list[tuple[Rows, Rows, float]]
     """Keys, values and the scale s of every layer."""
     next_logits: Float[Tensor, "vocabulary"]
+    written: int = 0
+    """Texts of PASSAGE tokens that the model writes on behind the prefix, for methods to be fitted to."""
+    seed: int = 0
+    """Of what it writes."""
 
     def compact(
         self,
@@ -181,7 +192,7 @@ class ReadPrefix:
         *,
         method: str = "landmarks",
         bits: int = 16,
-        budgets: Int64[Tensor, "layers"] | None = None,
+        budgets: Int64[Tensor, "layers"] | Int64[Tensor, "layers heads"] | None = None,
         on_policy: bool = True,
         again_only: bool = False,
         seed: int = 0,
@@ -198,10 +209,11 @@ class ReadPrefix:
             return self.compact(tokens, method=whole, **more).stored_in(BITS.get(method, bits))
         if method in METHODS or method == "svd":
             tokens = integer(tokens, "tokens", least=1, most=n)
-        counts = _counts(budgets, len(self.layers), n, tokens)
+        counts = _counts(budgets, (len(self.layers), len(self.layers[0][0])), n, tokens)
         if method not in FITTED:
-            parts = zip(self.layers, counts, strict=True)
-            layers = [_kept(*layer, count, method) for layer, count in parts]
+            if budgets is not None:
+                raise ValueError(f"budgets are for {', '.join(FITTED)}, not for {method}")
+            layers = [_kept(*layer, tokens, method) for layer in self.layers]
             return Prefix(self.model, n, layers, self.next_logits)
 
         rows, blind = self.passages
@@ -217,7 +229,7 @@ class ReadPrefix:
             group = query.shape[1] // heads
             layer = Layer(*self.layers[place], asked, Part(*parts), group, seed)
             bar.update()
-            return _stored(FITTED[method](layer, counts[place], **options))
+            return _stored(_fitted(method, layer, counts[place], **options))
 
         with bar:
             if on_policy and method.startswith("landmarks"):
@@ -228,12 +240,35 @@ class ReadPrefix:
 
     @cached_property
     def passages(self) -> tuple[Int64[Tensor, "rows t"], Bool[Tensor, "rows"]]:
-        """Passages of the prefix, then the same again; True for those that are read without it."""
+        """Passages of the prefix, the same again, what the model writes; True for the second, read without it."""
         length = min(PASSAGE, len(self.ids))
         count = min(PASSAGES, -(-len(self.ids) // length))
         starts = torch.linspace(0, len(self.ids) - length, count).long()
         passages = self.ids[starts[:, None] + torch.arange(length)]
-        return passages.repeat(2, 1), torch.arange(2 * count) >= count
+        blind = torch.arange(2 * count + self.written) >= count
+        blind[2 * count :] = False
+        return torch.cat([passages.repeat(2, 1), self._write(length)]), blind
+
+    @torch.no_grad()
+    def _write(self, length: int) -> Int64[Tensor, "rows t"]:
+        """``written`` texts behind the prefix, each token drawn with the probability that the model gives it."""
+        from transformers import DynamicCache
+
+        stream, cache = generator(self.seed, "texts that the model writes"), DynamicCache()
+        for place, (keys, values, _) in enumerate(self.layers):
+            rows = (
+                part.to(self.model.dtype).repeat(self.written, 1, 1, 1) for part in (keys, values)
+            )
+            cache.update(*rows, place)
+        logits = self.next_logits.repeat(self.written, 1)
+        ids = logits.new_zeros(self.written, length, dtype=torch.long)
+        for k in range(length if self.written else 0):
+            chance = uniform(*logits.shape, seed=stream).to(logits)
+            ids[:, k] = (logits - (-chance.log()).log()).argmax(
+                -1
+            )  # Gumbel's maximum is such a draw
+            logits = self.model(ids[:, k : k + 1], past_key_values=cache).logits[:, -1].float()
+        return ids
 
     @cached_property
     def questions(self) -> list[tuple[Float[Tensor, "rows heads t d"], Part]]:
@@ -262,8 +297,11 @@ class ReadPrefix:
         return layers
 
 
-def read_prefix(model: "PreTrainedModel", prefix_ids: Int64[Tensor, "n"]) -> ReadPrefix:
+def read_prefix(
+    model: "PreTrainedModel", prefix_ids: Int64[Tensor, "n"], *, written: int = 0, seed: int = 0
+) -> ReadPrefix:
     """Let the model read a prefix, once for all ways to compact it. Raises as :func:`compact_prefix`."""
+    written = integer(written, "written", least=0)
     _servable(model)
     ids, layers = _ids(prefix_ids, "prefix_ids", model), []
     _room(model, len(ids) + min(len(ids), PASSAGE), "prefix_ids")
@@ -274,13 +312,16 @@ def read_prefix(model: "PreTrainedModel", prefix_ids: Int64[Tensor, "n"]) -> Rea
 
     with torch.no_grad(), attending_by(model, record):
         run = model(ids[None], use_cache=False, logits_to_keep=1)
-    return ReadPrefix(model, ids, layers, run.logits[0, -1].float())
+    return ReadPrefix(model, ids, layers, run.logits[0, -1].float(), written, seed)
 
 
 def compact_prefix(
     model: "PreTrainedModel",
     prefix_ids: Int64[Tensor, "n"],
     tokens: int | None = None,
+    *,
+    written: int = 0,
+    seed: int = 0,
     **options: object,
 ) -> Prefix:
     """Keep a prefix of a text in less, for a decoder of ``transformers`` that rotates by position (RoPE).
@@ -290,7 +331,8 @@ def compact_prefix(
 
     * ``method``: "landmarks" (the default), another of METHODS, "full", "none", "svd", "int8", "int4", "int2";
     * ``bits`` (8, 4, 2): the rows that are kept are stored in so many;
-    * ``budgets``: tokens layer by layer;
+    * ``budgets``: tokens layer by layer or head by head; rows of shorter heads are filled up, and their bytes count;
+    * ``written``: so many texts that the model writes on behind the prefix are among the queries;
     * ``on_policy``: landmarks see the queries that compacted layers below send, in one reading (the default);
     * ``again_only``: leave out the reading without the prefix;
     * ``seed``, ``progress``, and those of ``helpers.layers.landmarks``: ``steps``, ``learning_rate``.
@@ -299,7 +341,8 @@ def compact_prefix(
     without RoPE, and one whose mask hides the prefix from later tokens (sliding windows); TypeError for what
     is no model and for texts in place of ids.
     """
-    return read_prefix(model, prefix_ids).compact(tokens, **options)
+    reading = read_prefix(model, prefix_ids, written=written, seed=seed)
+    return reading.compact(tokens, seed=seed, **options)
 
 
 def _attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Part:
@@ -352,14 +395,32 @@ def _factors(rows: Rows, rank: int) -> tuple[Tensor, Tensor]:
     return U[..., :rank] * S[..., None, :rank], Vh[..., :rank, :]
 
 
-def _counts(budgets: Tensor | None, layers: int, n: int, tokens: int | None) -> list[int | None]:
+def _counts(
+    budgets: Tensor | None, shape: tuple[int, int], n: int, tokens: int | None
+) -> list[list[int | None]]:
+    """Tokens of every head of every layer."""
+    layers, heads = shape
     if budgets is None:
-        return [tokens] * layers
-    if budgets.shape != (layers,) or budgets.min() < 1 or budgets.max() > n:
+        return [[tokens] * heads] * layers
+    if budgets.shape not in ((layers,), shape) or budgets.min() < 1 or budgets.max() > n:
         raise ValueError(
-            f"budgets must be {layers} numbers of keys from 1 to {n}, one for each layer"
+            f"budgets must be numbers of keys from 1 to {n}, one for each of {layers} layers "
+            f"or of {layers} × {heads} key heads"
         )
-    return budgets.tolist()
+    return budgets.reshape(layers, -1).expand(shape).tolist()
+
+
+def _fitted(method: str, layer: Layer, counts: list[int], **options: object) -> Landmarks:
+    """All heads at once, or each alone where their counts differ; what is short is filled up by rows that no one sees."""
+    if len(set(counts)) == 1:
+        return FITTED[method](layer, counts[0], **options)
+    heads = [FITTED[method](layer.head(k), count, **options) for k, count in enumerate(counts)]
+    rows = [(head.keys[0], head.values[0], head.bias[0]) for head in heads]
+    keys, values, bias = (
+        pad_sequence(parts, batch_first=True, padding_value=filling)
+        for parts, filling in zip(zip(*rows, strict=True), (0, 0, float("-inf")), strict=True)
+    )
+    return Landmarks(keys, values, bias, layer.scale)
 
 
 def _ids(ids: object, name: str, model: "PreTrainedModel") -> Int64[Tensor, "t"]:

@@ -164,6 +164,39 @@ def test_budgets_by_layer(reading):
             reading.compact(6, budgets=wrong)
 
 
+def test_budgets_by_head(ids, reading):
+    """A head with fewer keys answers as it would alone, beside rows that no query sees."""
+    budgets = torch.tensor([[3, 9], [6, 6]])
+    kept = reading.compact(6, method="heavy keys", budgets=budgets, progress=False)
+    assert kept.tokens == 6
+    assert kept.bytes > reading.compact(6, method="heavy keys", progress=False).bytes
+    few = reading.compact(3, method="heavy keys", progress=False)
+    queries = torch.randn(KEY_HEADS, 5, WIDTH, generator=torch.Generator().manual_seed(2))
+    own, alone = (prefix.layers[0].landmarks.attend(queries) for prefix in (kept, few))
+    torch.testing.assert_close(own.outputs[0], alone.outputs[0])
+    torch.testing.assert_close(own.log_mass[0], alone.log_mass[0])
+    with pytest.raises(ValueError, match="budgets"):
+        reading.compact(6, method="window", budgets=budgets)
+
+
+def test_what_the_model_writes_is_likely(model, ids, reading):
+    """Drawn from its own probabilities: as likely as these say, token by token."""
+    writing = read_prefix(model, ids[:N], written=30, seed=3)
+    rows, blind = writing.passages
+    texts = rows[-30:]
+    assert torch.equal(rows[:-30], reading.passages[0])
+    assert not blind[-30:].any()
+    full = reading.compact(method="full")
+    surprise = torch.tensor([full.loss(text[:10]) for text in texts])
+    first = torch.cat([reading.next_logits[None], full.logits(texts[0][:9])]).log_softmax(-1)
+    entropy = float(-(first.exp() * first).sum(-1).mean())
+    assert float(surprise.mean()) == pytest.approx(entropy, rel=0.3)
+    again = read_prefix(model, ids[:N], written=30, seed=3)
+    assert torch.equal(again.passages[0], rows)
+    kept = writing.compact(8, steps=5, progress=False)
+    assert kept.logits(ids[N:]).isfinite().all()
+
+
 def test_the_model_is_left_as_it_was(ids):
     model = random_model(FAMILIES["llama"]).train()
     before, own = model.config._attn_implementation, own_logits(model, ids)
