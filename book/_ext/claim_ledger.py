@@ -242,9 +242,14 @@ class ClaimList(SphinxDirective):
         head += nodes.strong("", claim.id)
         head += nodes.inline("", verdict, classes=["af-verdict"])
         head += nodes.inline(
-            "", f"{claim.kind}, ", nodes.inline("", "", *self.chapter(claim)), classes=["af-kind"]
+            "",
+            f"{claim.kind}, ",
+            nodes.inline("", "", *self.chapter(claim)),
+            nodes.Text(f", since edition {claim.since}"),
+            classes=["af-kind"],
         )
         box += head
+        self.parse(f"> “{claim.words}”", box)
         self.parse(claim.claim, box)
         if claim.verdict != claims.UNTESTED:
             if claim.measure:

@@ -43,6 +43,10 @@ class Claim:
 
     id: str
     note: str
+    words: str
+    """How the note says it."""
+    since: int
+    """The edition since which the verdict stands."""
     claim: str
     kind: str
     chapter: int

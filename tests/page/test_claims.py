@@ -11,6 +11,8 @@ from helpers.page import claims
 
 ENTRY = {
     "note": "spectrum",
+    "words": "The note's words.",
+    "since": 1,
     "claim": "Five is `enough` for $\\le 6$.",
     "kind": "measurement",
     "chapter": 6,
