@@ -7,7 +7,7 @@ Queries that a method is fitted to come from readings behind the prefix: passage
 asked for, texts that the model itself writes on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -41,6 +41,8 @@ class Kept:
     bias: HalfPrecision | None
     """None if every bias is zero."""
     scale: float
+    lengths: tuple[int, ...] | None = None
+    """Rows of each head where they differ; the heads' rows then stand one behind the other."""
 
     @property
     def bytes(self) -> int:
@@ -50,6 +52,9 @@ class Kept:
     def landmarks(self) -> Landmarks:
         keys, values = self.keys.rows(), self.values.rows()
         bias = keys.new_zeros(keys.shape[:-1]) if self.bias is None else self.bias.rows()
+        if self.lengths:
+            heads = (rows[0].split(self.lengths) for rows in (keys, values, bias))
+            keys, values, bias = _side_by_side(*heads)
         return Landmarks(keys, values, bias, self.scale)
 
 
@@ -67,7 +72,7 @@ class Prefix:
 
     @property
     def bytes(self) -> int:
-        """What is held of keys, values and biases in all layers, padding included."""
+        """What is held of keys, values and biases in all layers."""
         return sum(kept.bytes for kept in self.layers if kept)
 
     @property
@@ -331,7 +336,7 @@ def compact_prefix(
 
     * ``method``: "landmarks" (the default), another of METHODS, "full", "none", "svd", "int8", "int4", "int2";
     * ``bits`` (8, 4, 2): the rows that are kept are stored in so many;
-    * ``budgets``: tokens layer by layer or head by head; rows of shorter heads are filled up, and their bytes count;
+    * ``budgets``: tokens layer by layer or head by head;
     * ``written``: so many texts that the model writes on behind the prefix are among the queries;
     * ``on_policy``: landmarks see the queries that compacted layers below send, in one reading (the default);
     * ``again_only``: leave out the reading without the prefix;
@@ -368,12 +373,23 @@ def _by_key_head(rows: Tensor, heads: int) -> Tensor:
 
 
 def _stored(landmarks: Landmarks, bits: int = 16) -> Kept:
+    keys, values, bias = landmarks.keys, landmarks.values, landmarks.bias
+    seen, lengths = torch.isfinite(bias), None
+    if not seen.all():
+        lengths = tuple(seen.sum(-1).tolist())
+        keys, values, bias = (rows[seen][None] for rows in (keys, values, bias))
     keys, values = (
         HalfPrecision.of(rows) if bits == 16 else Quantised.of(rows, bits)
-        for rows in (landmarks.keys, landmarks.values)
+        for rows in (keys, values)
     )
-    bias = HalfPrecision.of(landmarks.bias) if landmarks.bias.any() else None
-    return Kept(keys, values, bias, landmarks.scale)
+    bias = HalfPrecision.of(bias) if bias.any() else None
+    return Kept(keys, values, bias, landmarks.scale, lengths)
+
+
+def _side_by_side(*parts: Sequence[Tensor]) -> Iterator[Tensor]:
+    """Keys, values and biases of heads as one tensor each; what is short is filled up by rows that no query sees."""
+    for heads, filling in zip(parts, (0.0, 0.0, float("-inf")), strict=True):
+        yield pad_sequence(list(heads), batch_first=True, padding_value=filling)
 
 
 def _kept(keys: Rows, values: Rows, scale: float, tokens: int | None, method: str) -> Kept | None:
@@ -411,16 +427,12 @@ def _counts(
 
 
 def _fitted(method: str, layer: Layer, counts: list[int], **options: object) -> Landmarks:
-    """All heads at once, or each alone where their counts differ; what is short is filled up by rows that no one sees."""
+    """All heads at once, or each alone where their counts differ."""
     if len(set(counts)) == 1:
         return FITTED[method](layer, counts[0], **options)
     heads = [FITTED[method](layer.head(k), count, **options) for k, count in enumerate(counts)]
     rows = [(head.keys[0], head.values[0], head.bias[0]) for head in heads]
-    keys, values, bias = (
-        pad_sequence(parts, batch_first=True, padding_value=filling)
-        for parts, filling in zip(zip(*rows, strict=True), (0, 0, float("-inf")), strict=True)
-    )
-    return Landmarks(keys, values, bias, layer.scale)
+    return Landmarks(*_side_by_side(*zip(*rows, strict=True)), layer.scale)
 
 
 def _ids(ids: object, name: str, model: "PreTrainedModel") -> Int64[Tensor, "t"]:
