@@ -82,11 +82,12 @@ const MiniLM = (() => {
 
   // The longest piece first that the vocabulary has; a word that can't be pieced together is unknown.
   function pieces(word, vocabulary) {
+    if ([...word].length > LONGEST_WORD) return ["[UNK]"];
     const found = [];
     for (let start = 0, end; start < word.length; start = end) {
       const prefix = start ? "##" : "";
       for (end = word.length; end > start && !vocabulary.has(prefix + word.slice(start, end)); end--);
-      if (end === start || [...word].length > LONGEST_WORD) return ["[UNK]"];
+      if (end === start) return ["[UNK]"];
       found.push(prefix + word.slice(start, end));
     }
     return found;

@@ -7,7 +7,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   const form = document.querySelector(".af-your-text"), computed = document.querySelector(".af-computed");
   const [field, button, progress, status] = ["textarea", "button", "progress", "[role=status]"].map((part) => form.querySelector(part));
-  const [list, heads, slider, readout, figure, ranksLine] = [".af-tokens", ".af-heads", "input", "output", "figure", ".af-ranks"]
+  const [list, heads, slider, readout, figure, ranksLine] = [".af-tokens", ".af-heads", "input", ".widget-readout", "figure", ".af-ranks"]
     .map((part) => computed.querySelector(part));
   let tokens, spectra; // spectra: of each head its A, singular values, right singular vectors and ranks
   let chosen = 0, rank = 0, busy = false;
@@ -53,7 +53,7 @@ document.addEventListener("DOMContentLoaded", () => {
     svg.setAttribute("aria-hidden", "true");
     const middle = { "text-anchor": "middle", fill: "currentColor", "font-size": 9 };
     draw(svg, "text", { ...middle, x: LEFT + SIDE / 2, y: TOP - 7 }, title);
-    draw(svg, "text", { ...middle, x: LEFT + SIDE / 2, y: 211 }, x);
+    draw(svg, "text", { ...middle, x: LEFT + SIDE / 2, y: TOP + SIDE + 25 }, x);
     draw(svg, "text", { ...middle, transform: `translate(8 ${TOP + SIDE / 2}) rotate(-90)` }, y);
     return svg;
   }
@@ -119,13 +119,13 @@ document.addEventListener("DOMContentLoaded", () => {
       heatMap(`A, ${name(chosen)}`, A, largest), heatMap(`Aᵣ at r = ${rank}`, MiniLM.truncate(A, vectors, rank), largest),
       valuesPanel(values, ranks["k₉₉"]),
     );
-    panels.setAttribute("aria-label", `${name(chosen)} on ${n} tokens. The largest weight is ${largest.toFixed(2)}, from `
+    panels.setAttribute("aria-label", `Attention of ${name(chosen)} on ${n} tokens. The largest weight is ${largest.toFixed(2)}, from `
       + `“${tokens[Math.floor(place / n)]}” to “${tokens[place % n]}”. The first singular values are `
       + `${values.slice(0, 3).map((value) => value.toFixed(2)).join(", ")}. Cut at rank ${rank}: ${said}.`);
     figure.lastElementChild.textContent = `Each row is a token that looks, each column one that is looked at. Left: A; yellow is its `
       + `largest weight, ${largest.toFixed(2)}. Middle: its best approximation of rank r, in the same colours. Right: the singular `
       + "values on a log scale, filled where they are kept; those below a thousandth of the largest are left out.";
-    ranksLine.textContent = `${name(chosen)}: ${Object.entries(ranks).map(([kind, value]) => `${kind} ${value}`).join(", ")}, of ${n}.`;
+    ranksLine.textContent = `Ranks of ${name(chosen)}: ${Object.entries(ranks).map(([kind, value]) => `${kind} ${value}`).join(", ")}.`;
   }
 
   function choose(head) {
@@ -139,7 +139,8 @@ document.addEventListener("DOMContentLoaded", () => {
     const header = (scope, text) => element("th", { scope }, text);
     const radio = (head) => {
       const k99 = spectra[head].ranks["k₉₉"];
-      const input = element("input", { type: "radio", name: "head", value: head, checked: head === chosen, ariaLabel: `${name(head)}, k₉₉ ${k99}` });
+      const input = element("input", { type: "radio", name: "head", value: head, checked: head === chosen });
+      input.setAttribute("aria-label", `${name(head)}, k₉₉ ${k99}`);
       const cell = element("td", {}, element("label", {}, input, String(k99)));
       cell.style.setProperty("--share", k99 / tokens.length);
       return cell;
@@ -192,13 +193,13 @@ document.addEventListener("DOMContentLoaded", () => {
     list.dir = getComputedStyle(field).direction;
     list.replaceChildren(...tokens.map((token) => element("li", { dir: "auto" }, token)));
     slider.max = n;
-    rank = Math.min(rank || spectra[chosen].ranks["k₉₉"], n);
+    rank = Math.min(rank || Math.ceil(spectra[chosen].ranks["k₉₉"] / 3), n);
     slider.value = rank;
     computed.hidden = false;
     listHeads();
     show();
     window.dispatchEvent(new Event("resize")); // book.js looks which boxes scroll
-    status.textContent = `${n} tokens, ${maps.length} heads, done.`
+    status.textContent = `Done: ${n} tokens, ${maps.length} heads.`
       + (kept < read.pieces ? ` The text is longer than MiniLM gets here: the first ${kept} of ${read.pieces} word pieces are read.` : "")
       + (unknown ? ` Not in its vocabulary and read as [UNK]: ${unknown} of ${kept}.` : "");
   }

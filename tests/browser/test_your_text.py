@@ -1,0 +1,170 @@
+"""The page that computes does what the helpers do, in every state, with files of the site and no others."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import Visit
+from playwright.sync_api import Page, expect
+from test_pages import CUT_OFF, UNDESCRIBED, UNNAMED_TABLES, UNREACHED, axe_violations
+
+from helpers.maths import spectrum
+from helpers.models import attention_maps, minilm, minilm_tokens
+from helpers.models.files import read_verified
+from helpers.models.minilm import MINILM_SHA256, minilm_folder
+
+PAGE = "book/your_text"
+MOST_BYTES = 30_000_000
+TOLERANCE = 1e-3
+LONG = (Path(__file__).parents[2] / "book" / "how_to_read.md").read_text("utf8")
+TEXTS = {"http": LONG, "file": "“Encore, encore!” cried 3 naïve coöks — again, again (and again)."}
+TRICKY = [
+    "Crème brûlée, Ångström, İstanbul, ΑΣΟΣ, ﬁne, e\u0301, Straße",
+    "北京 and 東京タワー, 한국어 텍스트",
+    "שלום עולם! مرحبا بالعالم، كيف الحال؟ नमस्ते",
+    "😀 👩‍👩‍👧‍👦👍🏽 ok🎉ok",
+    "https://example.org/a_b?q=1&r=%20#x, me@example.org; C:\\new\\table",
+    "[CLS] [MASK] [mask] a[SEP]b <b>no &amp; HTML</b> $x^2$",
+    "a\u00adb\u200bc\u0000d\ufffde\tf\u00a0g\u2003h\r\ni\u000bj",
+    "supercalifragilistic" * 5 + " " + "supercalifragilistic" * 6,
+    "lorem ipsum, " * 800,
+]
+
+
+def compute(page: Page, text: str) -> str:
+    """Let the page compute; what it says then."""
+    status = page.locator("form [role=status]")
+    status.evaluate("status => { status.textContent = ''; }")
+    page.get_by_label("Your text").fill(text)
+    page.get_by_role("button", name="Compute attention").press("Enter")
+    expect(status).to_have_text(re.compile("Done|nothing|did not load"))
+    return status.inner_text()
+
+
+def shown_values(page: Page) -> torch.Tensor:
+    values = page.locator("figure").get_attribute("data-singular-values")
+    return torch.tensor(json.loads(values), dtype=torch.float64)
+
+
+def vocabulary() -> dict[str, int]:
+    content = read_verified(minilm_folder() / "tokenizer.json", MINILM_SHA256["tokenizer.json"])
+    return json.loads(content)["model"]["vocab"]
+
+
+@pytest.mark.parametrize("visit", ["http", "file"], indirect=True)
+def test_singular_values_are_those_of_the_helpers(visit: Visit, site: Path) -> None:
+    text = TEXTS[visit.base[:4]]
+    asked: list[str] = []
+    page = visit.page
+    page.on("request", lambda request: asked.append(request.url))
+    visit.open(PAGE)
+    assert not [url for url in asked if "/minilm/" in url], "loaded before the click"
+    compute(page, text)
+    files = [site / url.removeprefix(f"{visit.base}/").split("?")[0] for url in asked]
+    assert sum(file.stat().st_size for file in files) <= MOST_BYTES
+    assert len(set(files)) == len(asked), "a file was loaded twice"
+
+    ids = minilm_tokens(text, max_length=64)
+    names = vocabulary()
+    assert [names[token] for token in page.locator(".af-tokens li").all_inner_texts()] == [*ids]
+    expected = spectrum(attention_maps(minilm(), ids))
+    heads = page.get_by_role("radio")
+    expect(heads).to_have_count(72)
+    for head in (0, 2, 20, 33, 50, 71):
+        heads.nth(head).check()
+        values = shown_values(page)
+        reference = expected.singular_values.flatten(0, 1)[head]
+        torch.testing.assert_close(values, reference, rtol=0, atol=TOLERANCE)
+        mine = spectrum(torch.diag(values))
+        k99 = int(mine.energy_rank(0.99))
+        label = f"layer {head // 12 + 1}, head {head % 12 + 1}"
+        assert heads.nth(head).get_attribute("aria-label") == f"{label}, k₉₉ {k99}"
+        assert page.locator(".af-ranks").inner_text() == (
+            f"Ranks of {label}: k₉₉ {k99}, nuclear rank (90 %) {mine.nuclear_rank(0.9)}, "
+            f"effective rank {mine.effective_rank:.1f}, stable rank {mine.stable_rank:.1f}."
+        )
+    assert visit.problems == []
+
+
+def test_no_text_needs_more_bytes(site: Path) -> None:
+    """Even if each of its 64 tokens stands in another file of the vocabulary."""
+    sizes = {file.stem: file.stat().st_size for file in (site / "_static/minilm").iterdir()}
+    words = sorted((size for name, size in sizes.items() if name.startswith("words")), reverse=True)
+    page = sum(
+        (site / f"{PAGE}.html", site / "_static/minilm.js")[i].stat().st_size for i in (0, 1)
+    )
+    assert sum(sizes.values()) - sum(words[64:]) + page <= MOST_BYTES
+
+
+def test_tokens_are_those_of_python(visit: Visit) -> None:
+    page = visit.open(PAGE)
+    for text in TRICKY:
+        ids = page.evaluate("text => MiniLM.tokenize(text).then(({ ids }) => ids)", text)
+        assert ids == minilm_tokens(text, max_length=64).tolist(), text
+
+
+def test_the_cut_moves_at_once_and_heads_are_chosen_by_keyboard(visit: Visit) -> None:
+    page = visit.open(PAGE)
+    compute(page, "to be or not to be")
+    slider = page.get_by_role("slider", name="rank r")
+    slider.press("Home")
+    for rank in range(1, 9):
+        values = shown_values(page).square()
+        error = float((values[rank:].sum() / values.sum()).sqrt())
+        said = f"r = {rank} of 8: relative error {100 * error:.1f} %"
+        assert slider.get_attribute("aria-valuetext").startswith(said)
+        assert said in page.locator(".widget-readout").inner_text()
+        pictures = page.locator("figure image").evaluate_all("all => all.map(e => e.href.baseVal)")
+        assert rank > 1 or pictures[0] != pictures[1]
+        assert rank < 8 or pictures[0] == pictures[1]
+        slider.press("ArrowRight")
+    chosen = page.get_by_role("radio", checked=True)
+    for key, name in (("ArrowDown", "layer 2, head 1"), ("ArrowRight", "layer 2, head 2")):
+        chosen.press(key)
+        expect(chosen).to_be_focused()
+        assert chosen.get_attribute("aria-label").startswith(name)
+        assert name in page.locator("figure [role=img]").get_attribute("aria-label")
+    assert visit.problems == []
+
+
+def test_whatever_is_typed(visit: Visit) -> None:
+    page = visit.open(PAGE)
+    assert "nothing to read" in compute(page, " \n\t\u200b")
+    assert page.locator(".af-computed").is_hidden()
+    assert compute(page, "😀 🎉") == (
+        "Done: 4 tokens, 72 heads. Not in its vocabulary and read as [UNK]: 2 of 2."
+    )
+    assert "nothing to read" in compute(page, "")
+    assert page.locator(".af-tokens li").count() == 4, "what was there is lost"
+    assert "the first 62 of 2000 word pieces" in compute(page, "four " * 2000)
+    assert "Done: 3 tokens" in compute(page, "x" * 10_000)
+    compute(page, "שלום <b>עולם</b>")
+    assert page.locator(".af-tokens").get_attribute("dir") == "rtl"
+    assert page.locator(".af-computed b").count() == 0
+    assert visit.problems == []
+
+
+def test_a_file_that_did_not_load_is_asked_for_again(visit: Visit) -> None:
+    page = visit.open(PAGE)
+    page.route("**/minilm/layer-3.js", lambda route: route.abort())
+    assert "did not load" in compute(page, "once more")
+    page.unroute("**/minilm/layer-3.js")
+    assert "Done: 4 tokens" in compute(page, "once more")
+
+
+def test_everybody_can_use_what_is_computed(visit: Visit) -> None:
+    page = visit.open(PAGE)
+    compute(page, LONG)
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'")
+        assert axe_violations(visit) == []
+    assert page.evaluate(UNDESCRIBED, 3) == page.evaluate(UNNAMED_TABLES) == []
+    for width in (360, 320):
+        page.set_viewport_size({"width": width, "height": 512})
+        assert page.evaluate(CUT_OFF) == []
+    page.wait_for_function(f"({UNREACHED})().length === 0")
