@@ -3,7 +3,7 @@
 A script is what a browser loads from a file as well as from a server. Each hands its part, in base64, to
 minilm.js: a layer, the vocabulary, or the embeddings of 64 neighbouring words. A matrix is rounded to 16-bit
 integers in units of its own, one for each row and each column. float16 takes as many bytes and is ten times
-coarser: too coarse for singular values to 1e-3.
+coarser: too coarse for singular values to 1e-3. LICENSE says whose weights they are.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
   const form = document.querySelector(".af-your-text"), computed = document.querySelector(".af-computed");
   const [field, button, progress, status] = ["textarea", "button", "progress", "[role=status]"].map((part) => form.querySelector(part));
-  const [list, heads, slider, readout, figure, ranksLine] = [".af-tokens", ".af-heads", "input", ".widget-readout", "figure", ".af-ranks"]
+  const [list, heads, slider, readout, figure, ranksLine] = [".af-tokens", ".af-heads", "#your-rank", ".widget-readout", "figure", ".af-ranks"]
     .map((part) => computed.querySelector(part));
   let tokens, spectra; // spectra: of each head its A, singular values, right singular vectors and ranks
   let chosen = 0, rank = 0, busy = false;
