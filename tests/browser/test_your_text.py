@@ -17,14 +17,12 @@ from helpers.models import attention_maps, minilm, minilm_tokens
 
 PAGE = "book/your_text"
 MOST_BYTES = 30_000_000
-TOLERANCE = 1e-3
 LONG = (Path(__file__).parents[2] / "book" / "how_to_read.md").read_text("utf8")
 TEXTS = {"http": LONG, "file": "“Encore, encore!” cried 3 naïve coöks — again, again (and again)."}
 TRICKY = [
     "Crème brûlée, Ångström, İstanbul, ΑΣΟΣ, ﬁne, e\u0301, Straße",
-    "北京 and 東京タワー, 한국어 텍스트",
+    "北京 and 東京タワー, 한국어 텍스트, 😀 👩‍👩‍👧‍👦👍🏽 ok🎉ok",
     "שלום עולם! مرحبا بالعالم، كيف الحال؟ नमस्ते",
-    "😀 👩‍👩‍👧‍👦👍🏽 ok🎉ok",
     "https://example.org/a_b?q=1&r=%20#x, me@example.org; C:\\new\\table",
     "[CLS] [MASK] [mask] a[SEP]b <b>no &amp; HTML</b> $x^2$",
     "a\u00adb\u200bc\u0000d\ufffde\tf\u00a0g\u2003h\r\ni\u000bj",
@@ -36,7 +34,7 @@ TRICKY = [
 def compute(page: Page, text: str) -> str:
     """Let the page compute; what it says then."""
     status = page.locator("form [role=status]")
-    status.evaluate("status => { status.textContent = ''; }")
+    status.evaluate("status => status.replaceChildren()")
     page.get_by_label("Your text").fill(text)
     page.get_by_role("button", name="Compute attention").press("Enter")
     expect(status).to_have_text(re.compile("Done|nothing|did not load"))
@@ -44,8 +42,10 @@ def compute(page: Page, text: str) -> str:
 
 
 def shown_values(page: Page) -> torch.Tensor:
-    values = page.locator("figure").get_attribute("data-singular-values")
-    return torch.tensor(json.loads(values), dtype=torch.float64)
+    return torch.tensor(
+        json.loads(page.locator("figure").get_attribute("data-singular-values")),
+        dtype=torch.float64,
+    )
 
 
 def tokenize(page: Page, text: str) -> tuple[list[str], list[int]]:
@@ -71,7 +71,7 @@ def test_singular_values_are_those_of_the_helpers(visit: Visit, site: Path) -> N
     for head in (0, 2, 20, 33, 50, 71):
         heads.nth(head).check()
         values = shown_values(page)
-        torch.testing.assert_close(values, expected[head], rtol=0, atol=TOLERANCE)
+        torch.testing.assert_close(values, expected[head], rtol=0, atol=1e-3)
         mine = spectrum(torch.diag(values))
         name = f"layer {head // 12 + 1}, head {head % 12 + 1}"
         k99 = f"k₉₉ {mine.energy_rank(0.99)}"
@@ -96,9 +96,13 @@ def test_tokens_are_those_of_python(visit: Visit) -> None:
         assert tokenize(page, text)[1] == minilm_tokens(text, max_length=64).tolist(), text
 
 
-def test_the_cut_moves_at_once_and_heads_are_chosen_by_keyboard(visit: Visit) -> None:
+def test_after_a_second_attempt_the_cut_moves_at_once_and_keys_choose_heads(visit: Visit) -> None:
     page = visit.open(PAGE)
-    compute(page, "to be or not to be")
+    page.route("**/minilm/layer-3.js", lambda route: route.abort())
+    assert "did not load" in compute(page, "to be or not to be")
+    page.unroute("**/minilm/layer-3.js")
+    assert "Done: 8 tokens" in compute(page, "to be or not to be")
+    assert ["ERR_FAILED" in problem for problem in visit.problems] == [True]
     slider = page.get_by_role("slider", name="rank r")
     slider.press("Home")
     for rank in range(1, 9):
@@ -116,16 +120,13 @@ def test_the_cut_moves_at_once_and_heads_are_chosen_by_keyboard(visit: Visit) ->
         expect(chosen).to_be_focused()
         assert chosen.get_attribute("aria-label").startswith(name)
         assert name in page.locator("figure [role=img]").get_attribute("aria-label")
-    assert visit.problems == []
 
 
 def test_whatever_is_typed(visit: Visit) -> None:
     page = visit.open(PAGE)
     assert "nothing to read" in compute(page, " \n\t\u200b")
     assert page.locator(".af-computed").is_hidden()
-    assert compute(page, "😀 🎉") == (
-        "Done: 4 tokens, 72 heads. Not in its vocabulary and read as [UNK]: 2 of 2."
-    )
+    assert compute(page, "😀 🎉").endswith("Not in its vocabulary and read as [UNK]: 2 of 2.")
     assert "nothing to read" in compute(page, "")
     assert page.locator(".af-tokens li").count() == 4, "what was there is lost"
     assert "the first 62 of 2000 word pieces" in compute(page, "four " * 2000)
@@ -136,17 +137,9 @@ def test_whatever_is_typed(visit: Visit) -> None:
     assert visit.problems == []
 
 
-def test_a_file_that_did_not_load_is_asked_for_again(visit: Visit) -> None:
-    page = visit.open(PAGE)
-    page.route("**/minilm/layer-3.js", lambda route: route.abort())
-    assert "did not load" in compute(page, "once more")
-    page.unroute("**/minilm/layer-3.js")
-    assert "Done: 4 tokens" in compute(page, "once more")
-
-
 def test_everybody_can_use_what_is_computed(visit: Visit) -> None:
     page = visit.open(PAGE)
-    compute(page, LONG)
+    compute(page, "Whoever can read can read this.")
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
         page.wait_for_function(f"document.documentElement.dataset.theme === '{scheme}'")
