@@ -4,3 +4,5 @@ Five wings, imported one way: ``maths`` stands on nothing here; ``data``, ``mode
 on it; ``page`` (claims, figures, explorers, exercises) stands alone. The maths never imports matplotlib
 or ipywidgets. Each wing hands its names on: ``from helpers.maths import spectrum``.
 """
+
+__version__ = "2.0.0"

@@ -215,3 +215,4 @@ def pytest_configure() -> None:
     IPyNbCell.compare_outputs = compare_outputs
     # A bar appears after some seconds only, so whether it is printed hangs on how busy the machine is.
     os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # those of transformers

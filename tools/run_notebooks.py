@@ -103,6 +103,7 @@ def main() -> None:
         parser.error(f"no such notebook: {', '.join(missing)}")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")  # bars come and go with the load of the machine
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # those of transformers
     for path in paths:
         started = time.perf_counter()
         try:

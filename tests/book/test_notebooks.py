@@ -12,9 +12,10 @@ import pytest
 from helpers.page import claims
 
 ROOT = Path(__file__).parents[2]
-CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+YOURS = ROOT / "notebooks" / "your_own.ipynb"
+CHAPTERS = sorted({*(ROOT / "notebooks").glob("*.ipynb")} - {YOURS})
 EVIDENCE = sorted((ROOT / "notebooks" / "evidence").glob("*.ipynb"))
-NOTEBOOKS = [*CHAPTERS, *EVIDENCE, *sorted((ROOT / "book").glob("*.ipynb"))]
+NOTEBOOKS = [*CHAPTERS, YOURS, *EVIDENCE, *sorted((ROOT / "book").glob("*.ipynb"))]
 PAGES = [*NOTEBOOKS, *(ROOT / "book").glob("*.md")]
 GLUE = "application/papermill.record/text/plain"
 CHECK = re.compile(r"\bcheck\(")
@@ -89,8 +90,8 @@ def test_cells_are_small(path):
     most = {name: 50 if converted and name in folds else 12 for name in lengths}
     long = {name: length for name, length in lengths.items() if length > most[name]}
     assert not long, "split these cells, or move a part of them into helpers"
-    if converted:
-        return  # tests/test_reading.py counts the lines that are seen
+    if converted or path == YOURS:
+        return  # tests/test_reading.py counts the lines that are seen; yours has a test below
     middle = statistics.median(lengths.values())
     assert middle <= 4, (
         f"half of the cells have more than 4 lines; the longest: {sorted(lengths, key=lengths.get)[-5:]}"
@@ -184,6 +185,25 @@ def test_exercises_have_a_stub_that_fails_and_a_solution_that_passes(path):
         )
         assert "af-passed" in solution.outputs[0].data["text/html"], f"{name}: the solution fails"
         assert "hide-cell" in tags(solution)
+
+
+def test_yours_takes_three_cells_and_a_mistake():
+    """Put in, compute, look; then what a typical mistake is answered."""
+    sections = []
+    for cell in read(YOURS).cells:
+        if cell.cell_type == "code":
+            sections[-1].append(cell)
+        elif cell.source.startswith("## Your own "):
+            sections.append([])
+    assert len(sections) == 5
+    for cells in sections:
+        *own, mistake = cells
+        assert len(own) == 3
+        assert not any(tags(cell) for cell in cells), "all of it is seen"
+        assert all(len(line) <= 76 for cell in cells for line in cell.source.splitlines())
+        assert all(sum(map(bool, cell.source.splitlines())) <= 8 for cell in cells)
+        assert "try:" in mistake.source
+        assert mistake.outputs[0].text.strip()
 
 
 def judged(path):

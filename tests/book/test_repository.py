@@ -1,9 +1,11 @@
 """The repository itself: what a clone, an installation and a commit get from it."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
 import zipfile
 from pathlib import Path
@@ -12,6 +14,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import helpers
 
 ROOT = Path(__file__).resolve().parents[2]
 MADE = (".git", ".venv", "_build", "node_modules", "__pycache__", "*.egg-info", ".*_cache*")
@@ -103,23 +107,36 @@ def test_constraints_agree_with_the_pins() -> None:
     assert {name: constraints.get(name) for name in pins} == pins
 
 
-def test_a_wheel_holds_both_packages_and_their_data(tree: Path, tmp_path: Path) -> None:
+def test_wheel_and_sdist_hold_both_packages_and_their_data(tree: Path, tmp_path: Path) -> None:
     """Built by setuptools alone, as without a network."""
-    code = "import setuptools.build_meta as b, sys; print(b.build_wheel(sys.argv[1]))"
-    subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)], cwd=tree, check=True, capture_output=True
-    )
-    (wheel,) = tmp_path.glob("*.whl")
+    build = "import setuptools.build_meta as b, sys; b.build_{}(sys.argv[1])"
+    for kind in ("sdist", "wheel"):
+        command = [sys.executable, "-c", build.format(kind), str(tmp_path)]
+        subprocess.run(command, cwd=tree, check=True, capture_output=True)
+    (wheel,), (source,) = tmp_path.glob("*.whl"), tmp_path.glob("*.tar.gz")
+    packages = ("helpers/", "experiments/")
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}
+    with tarfile.open(source) as archive:
+        names = (part.name.partition("/")[2] for part in archive if part.isfile())
+        assert {name for name in names if name.startswith(packages)} == held
     files = {
         path.relative_to(tree).as_posix()
-        for package in ("helpers", "experiments")
+        for package in packages
         for path in (tree / package).rglob("*")
         if path.is_file()
     }
     assert any(name.startswith("experiments/results/") for name in files)
     assert any(name.startswith("helpers/data/texts/") for name in files)
     assert held == files
+    assert wheel.name.split("-")[1] == helpers.__version__
+
+
+def test_one_version_stands_everywhere() -> None:
+    """pyproject.toml reads it from helpers/__init__.py."""
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text("utf8"))
+    newest = re.search(r"^## (.*)$", (ROOT / "CHANGELOG.md").read_text("utf8"), re.MULTILINE)[1]
+    assert citation["version"] == helpers.__version__
+    assert newest == f"{helpers.__version__} – {citation['date-released']}"
 
 
 def test_a_shadowed_package_is_explained(tmp_path: Path) -> None:
@@ -134,8 +151,8 @@ def test_a_shadowed_package_is_explained(tmp_path: Path) -> None:
         text=True,
     )
     error = run.stderr.splitlines()[-1].removeprefix("ModuleNotFoundError: ")
-    page = (ROOT / "book/how_to_read.md").read_text("utf8")
-    assert f"`{error}`" in page.split("## How to run")[1]
+    page = (ROOT / "book/how_to_run.md").read_text("utf8")
+    assert f"`{error}`" in page
 
 
 # --- before a commit --------------------------------------------------------------------------
