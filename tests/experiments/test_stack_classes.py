@@ -19,7 +19,6 @@ from experiments.stack_classes import (
     counts,
     detectable,
     load_results,
-    measure,
     task_of,
     trend,
 )
@@ -129,11 +128,3 @@ def test_stored_stacks_are_of_these_tasks():
             assert np.shape(row["rises"]) == (layers, len(CLASSES))
             if not task.endswith("shuffled"):
                 assert row["test"] < row["chance"]
-
-
-def test_a_stored_stack_found_again():
-    """The same classes; the losses differ by rounding, which many steps amplify."""
-    stored = load_results()["characters", 2][0]
-    [again] = measure("characters", 2, [0])
-    assert again["open"] == stored["open"]
-    assert again["test"] == pytest.approx(stored["test"], abs=0.05)
