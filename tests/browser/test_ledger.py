@@ -63,7 +63,7 @@ def test_a_link_to_a_hidden_claim_takes_the_filter_off(visit: Visit) -> None:
     assert shown(page) == chosen()
 
 
-@pytest.mark.parametrize("name", ["book/ledger", "book/found"])
+@pytest.mark.parametrize("name", ["book/ledger", "book/what_survives"])
 def test_every_claim_has_a_tile_that_leads_to_it(visit: Visit, name: str) -> None:
     page = visit.open(name)
     assert page.locator(".af-tile").count() == len(LEDGER)
