@@ -26,7 +26,7 @@ help:
 	@echo "make lab        open the notebooks in JupyterLab"
 	@echo "make notebooks  execute every notebook again, in place"
 	@echo "make model      fetch the language model of chapters 1 and 4 (93 MB, once; the other commands do it, too)"
-	@echo "make results    make the stored results that are missing or stale, on all cores (about four hours; NAMES=…, DASK=…)"
+	@echo "make results    make the stored results that are missing or stale, on all cores (about six hours; NAMES=…, DASK=…)"
 	@echo "make bench      time every method against its rivals (about a quarter of an hour)"
 	@echo "make elsewhere  unit tests and notebooks as other processors would run them; lists each number that moved"
 	@echo "make clean      remove the built site;  make distclean  remove the environment too"
