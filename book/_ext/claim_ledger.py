@@ -122,13 +122,13 @@ class ClaimCounts(SphinxDirective):
 def badge(env: BuildEnvironment, id_: str) -> nodes.reference:
     """A claim's verdict and number in a few signs, linked to its entry in the ledger."""
     claim = read_ledger()[id_]
-    said = f"{id_} {claims.SYMBOLS[claim.verdict]}"
-    if claim.measure:
-        said += f" {number_of(env, claim)[0]}"
     uri = env.app.builder.get_relative_uri(env.docname, LEDGER_PAGE) + f"#ledger-{id_}"
     classes = ["af-badge", _class(claim.verdict)]
     link = nodes.reference("", "", refuri=uri, internal=True, classes=classes)
-    link += nodes.Text(said)
+    link += nodes.Text(f"{id_} {claims.SYMBOLS[claim.verdict]} ")
+    if claim.measure:
+        link += nodes.inline("", "measured ", classes=["af-hidden"])
+        link += nodes.Text(number_of(env, claim)[0])
     link += nodes.inline("", f" {claim.verdict}", classes=["af-hidden"])
     return link
 

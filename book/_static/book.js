@@ -24,19 +24,39 @@ document.addEventListener("DOMContentLoaded", () => {
     sidebar.setAttribute("aria-label", "Book");
   });
 
-  // A guess is compared when its fold opens.
-  each(".af-guess", (box) => box.querySelector("details").addEventListener("toggle", () => {
-    const [guess, answer] = [box.querySelector("input").valueAsNumber, Number(box.dataset.answer)];
+  // A guess is compared when its fold opens, and when it changes.
+  function comparison(guess, answer, isChoice) {
+    if (Number.isNaN(guess)) return "";
     const times = Math.max(guess / answer, answer / guess).toFixed(1);
-    const said = times === "1.0" ? "which is right" : `${times} times too ${guess < answer ? "few" : "many"}`;
-    box.querySelector("output").textContent = guess > 0 ? `Your guess: ${guess}, ${said}.` : "";
-  }));
+    if (guess === answer || times === "1.0") return `Your guess: ${guess}, which is right.`;
+    if (isChoice) return `Your guess: ${guess}, another one is right.`;
+    const size = Number.isFinite(Number(times)) ? `${times} times ` : "";
+    return `Your guess: ${guess}, ${size}too ${guess < answer ? "few" : "many"}.`;
+  }
+  each(".af-guess", (box) => {
+    const [input, fold, said] = ["input", "details", "output > span"].map((part) => box.querySelector(part));
+    const compare = () => {
+      if (fold.open) said.textContent = comparison(input.valueAsNumber, Number(box.dataset.answer), "choice" in box.dataset);
+    };
+    fold.addEventListener("toggle", compare);
+    input.addEventListener("input", compare);
+    input.addEventListener("keydown", (event) => { if (event.key === "Enter") fold.open = true; });
+  });
+
+  // The drawers of a narrow window have no name, and closing one loses the place.
+  for (const [side, name] of [["primary", "Book"], ["secondary", "On this page"]]) {
+    each(`#pst-${side}-sidebar-modal`, (drawer) => {
+      drawer.setAttribute("aria-label", name);
+      drawer.addEventListener("close", () => document.querySelector(`.${side}-toggle`)?.focus());
+    });
+  }
 
   // A box that scrolls has to be reachable by keyboard.
-  const boxes = ".bd-article :is(pre, .output, .math, .af-table, .pst-scrollable-table-container)";
+  const boxes = ".bd-article :is(pre, .output, .math, .af-table, .af-panels, .pst-scrollable-table-container)";
   const repair = () => each(boxes, (box) => {
     const down = getComputedStyle(box).overflowY !== "hidden" && box.scrollHeight > box.clientHeight;
-    if (down || box.scrollWidth > box.clientWidth) box.tabIndex = 0;
+    // A formula in a line is often two pixels wider than its box, with nothing to scroll to.
+    if (down || box.scrollWidth > box.clientWidth + 4) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
   });
   repair();

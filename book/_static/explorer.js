@@ -16,8 +16,9 @@ function moveExplorer(explorer) {
     const readout = slider.parentElement.querySelector(".widget-readout");
     slider.addEventListener("input", () => {
       readout.textContent = values[slider.valueAsNumber];
-      slider.setAttribute("aria-valuetext", readout.textContent);
       draw();
+      const shown = picture.querySelector("[role=img]")?.getAttribute("aria-label");
+      slider.setAttribute("aria-valuetext", [readout.textContent, shown].filter(Boolean).join(": "));
     });
   }
 }

@@ -23,7 +23,7 @@ document.addEventListener("DOMContentLoaded", () => {
     }
     for (const section of sections) section.hidden = !section.querySelector(":scope > .af-entry:not([hidden])");
     const shown = entries.filter(({ box }) => !box.hidden).length;
-    form.querySelector("output").textContent = `${shown} of ${entries.length} claims`;
+    form.querySelector("output").textContent = `${shown} of ${entries.length} claims${shown ? "" : "; press “all claims”"}`;
     // The address keeps the choice, so that a filtered ledger can be linked to.
     const kept = new URLSearchParams(Object.entries(wanted).filter(([, value]) => value));
     history.replaceState(null, "", `${location.pathname}${kept.size ? `?${kept}` : ""}${location.hash}`);

@@ -179,6 +179,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const read = await MiniLM.tokenize(field.value);
     if (!read.pieces) {
       status.textContent = "There is nothing to read yet. Write a few words, then press the button.";
+      computed.hidden = true;
       return field.focus();
     }
     const maps = await MiniLM.attention(read.ids, moved, () => { status.textContent = "Computing …"; });

@@ -28,17 +28,21 @@ class Feedback:
         return f"{self.message} Hint: {self.hint}" if self.hint else self.message
 
 
-def guess(question: str, answer: float, told: str, *, least: int = 1, most: int) -> None:
+def guess(
+    question: str, answer: float, told: str, *, least: int = 1, most: int, choice: bool = False
+) -> None:
     """Ask for a whole number of ``least`` … ``most`` before ``told``, which stays folded, gives the answer.
 
-    A page compares the guess with ``answer`` when the fold opens; without scripts, and in JupyterLab, the
-    reader does. Tests let the answer move as far as a number of its size is printed.
+    A page compares the guess with ``answer`` when the fold opens, as a size or as a ``choice`` that is right or
+    not; without scripts, and in JupyterLab, the reader does. Tests let the answer move as far as a number of its size is printed.
     """
+    kind = " data-choice" if choice else ""
     display(
         HTML(
-            f'<div class="af-guess" data-answer="{answer:g}"><label>{html.escape(question)} '
+            f'<div class="af-guess" data-answer="{answer:g}"{kind}><label>{html.escape(question)} '
             f'<input type="number" min="{least}" max="{most}" inputmode="numeric" autocomplete="off"></label>'
-            f"<details><summary>Compare</summary><output></output> {html.escape(told)}</details></div>"
+            "<details><summary>Compare</summary><output><span></span> "
+            f"{html.escape(told)}</output></details></div>"
         )
     )
 

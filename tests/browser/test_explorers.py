@@ -42,7 +42,8 @@ def test_every_slider_changes_the_picture(visit: Visit, name: str) -> None:
             for one, next_ in pairwise(places):
                 assert one[0] != next_[0], f"the picture stays from {one[2]} to {next_[2]}"
                 assert one[1] != next_[1], f"the description stays from {one[2]} to {next_[2]}"
-            assert all(readout == spoken for *_, readout, spoken in places)
+            # A screen reader says what the picture shows now, as nobody reads it out otherwise.
+            assert all(spoken == f"{value}: {label}" for _, label, value, spoken in places)
             slider.press("Home")
     assert visit.problems == []
 
@@ -62,4 +63,20 @@ def test_a_slider_can_be_dragged_on_a_phone_from_a_file(visit: Visit) -> None:
     visit.page.mouse.move(x + 150, y, steps=5)
     visit.page.mouse.up()
     assert explorer.locator(".af-picture").inner_html() != before
+    assert visit.problems == []
+
+
+def test_a_guess_is_compared_at_once_and_again(visit: Visit) -> None:
+    box = visit.open("notebooks/03_four_cases").locator(".af-guess")
+    guess, said = box.get_by_role("spinbutton"), box.locator("output")
+    guess.fill("4")
+    guess.press("Enter")
+    assert said.inner_text().startswith("Your guess: 4, 4.0 times too many.")
+    for value, verdict in (("0", "too few"), ("1", "which is right")):
+        guess.fill(value)
+        assert said.inner_text().startswith(f"Your guess: {value}, {verdict}.")
+    choice = visit.open("notebooks/02_factorization_layer").locator(".af-guess")
+    choice.get_by_role("spinbutton").fill("4")
+    choice.get_by_text("Compare").click()
+    assert "Your guess: 4, another one is right." in choice.locator("output").inner_text()
     assert visit.problems == []
