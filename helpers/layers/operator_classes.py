@@ -149,7 +149,11 @@ def _pairs(inputs: Tensor, outputs: Tensor) -> tuple[Tensor, Tensor]:
     real_tensor(outputs, "outputs", least_dims=3)
     if inputs.shape != outputs.shape or inputs.ndim != 3 or inputs.shape[1] < 8:
         shapes = f"{tuple(inputs.shape)} and {tuple(outputs.shape)}"
-        raise ValueError(f"inputs and outputs must both be (samples, n ≥ 8, width), not {shapes}")
+        raise ValueError(
+            f"inputs and outputs must have one shape (samples, n ≥ 8, width), not {shapes}"
+        )
+    if not outputs.any():
+        raise ValueError("outputs must not be all zero, or no class is better than another")
     return inputs.double(), outputs.double()
 
 

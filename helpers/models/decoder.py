@@ -180,7 +180,8 @@ def check_ids(ids: object, name: str, vocabulary: int, most: int | None) -> None
     """TypeError unless ``ids`` is an int64 tensor, ValueError for more than ``most`` or an unknown one."""
     if not isinstance(ids, Tensor) or ids.dtype != torch.int64:
         kind = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
-        raise TypeError(f"{name} must be an int64 tensor, not {kind}")
+        inner = "; pass its .input_ids" if hasattr(ids, "input_ids") else ""
+        raise TypeError(f"{name} must be an int64 tensor, not {kind}{inner}")
     if most is not None and ids.size(-1) > most:
         raise ValueError(f"{name} must be at most {most} tokens, not {ids.size(-1)}")
     if is_true(((ids < 0) | (ids >= vocabulary)).any(), name):

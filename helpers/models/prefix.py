@@ -84,6 +84,8 @@ class Prefix:
     def stored_in(self, bits: int) -> "Prefix":
         """The same with its rows in ``bits`` (16, 8, 4 or 2) each."""
         one_of(bits, "bits", (16, 8, 4, 2))
+        if any(len(kept.keys.factors) > 1 for kept in self.layers if kept):
+            raise ValueError("bits must be 16 for what is kept in fewer dimensions")
         layers = [kept and _stored(kept.landmarks, bits) for kept in self.layers]
         return replace(self, layers=layers)
 
@@ -173,6 +175,9 @@ FITTED: dict[str, Callable[..., Landmarks]] = {
 }
 """Methods that look at queries, or need time."""
 METHODS = ("window", *FITTED)
+SHARED = ("budgets", "on_policy", "again_only", "seed", "progress")
+FITTING = ("steps", "learning_rate", "start")
+"""Options that every method takes, and those of landmarks."""
 """Fewer tokens. "full", "none", "svd" (fewer dimensions) and those of BITS are known, too."""
 BITS = {"int8": 8, "int4": 4, "int2": 2}
 
@@ -205,15 +210,13 @@ class ReadPrefix:
         **options: object,
     ) -> Prefix:
         """As :func:`compact_prefix`, as often as you like after one reading."""
-        one_of(method, "method", ("full", "none", "svd", *BITS, *METHODS))
         n = len(self.ids)
+        _check(self.model, n, tokens, method=method, bits=bits, **options)
         if method in BITS or bits != 16:
             more = {"seed": seed, "progress": progress, "budgets": budgets, **options}
             more |= {"on_policy": on_policy, "again_only": again_only}
             whole = "full" if method in BITS else method
             return self.compact(tokens, method=whole, **more).stored_in(BITS.get(method, bits))
-        if method in METHODS or method == "svd":
-            tokens = integer(tokens, "tokens", least=1, most=n)
         counts = _counts(budgets, (len(self.layers), len(self.layers[0][0])), n, tokens)
         if method not in FITTED:
             if budgets is not None:
@@ -309,7 +312,7 @@ def read_prefix(
     written = integer(written, "written", least=0)
     _servable(model)
     ids, layers = _ids(prefix_ids, "prefix_ids", model), []
-    _room(model, len(ids) + min(len(ids), PASSAGE), "prefix_ids")
+    _room(model, len(ids), "prefix_ids")
 
     def record(_, query, key, value, mask, scale):
         layers.append((key[0].float(), value[0].float(), scale))
@@ -342,10 +345,12 @@ def compact_prefix(
     * ``again_only``: leave out the reading without the prefix;
     * ``seed``, ``progress``, and those of ``helpers.layers.landmarks``: ``steps``, ``learning_rate``.
 
-    Raises ValueError for tokens outside 1 … n, a prefix or continuation beyond the model's positions, a model
+    Raises, before anything is read, ValueError for tokens outside 1 … n, a prefix or continuation beyond the model's positions, a model
     without RoPE, and one whose mask hides the prefix from later tokens (sliding windows); TypeError for what
     is no model and for texts in place of ids.
     """
+    _servable(model)
+    _check(model, len(_ids(prefix_ids, "prefix_ids", model)), tokens, **options)
     reading = read_prefix(model, prefix_ids, written=written, seed=seed)
     return reading.compact(tokens, seed=seed, **options)
 
@@ -411,6 +416,31 @@ def _factors(rows: Rows, rank: int) -> tuple[Tensor, Tensor]:
     return U[..., :rank] * S[..., None, :rank], Vh[..., :rank, :]
 
 
+def _check(
+    model: "PreTrainedModel",
+    n: int,
+    tokens: int | None,
+    *,
+    method: str = "landmarks",
+    bits: int = 16,
+    **options: object,
+) -> None:
+    """Refuse what can't be kept, before it costs time."""
+    one_of(method, "method", ("full", "none", "svd", *BITS, *METHODS))
+    one_of(bits, "bits", (16, 8, 4, 2))
+    if bits != 16 and (method in BITS or method == "svd"):
+        raise ValueError(f"bits must be 16 with method {method!r}, which has its own storage")
+    known = {*SHARED, *(FITTING if method.startswith("landmarks") else ())}
+    if unknown := sorted(set(options) - known):
+        raise TypeError(f"method {method!r} knows no option {unknown[0]!r}")
+    if tokens is None and (method in METHODS or method == "svd"):
+        raise TypeError(f"tokens must be given for method {method!r}")
+    if method in METHODS or method == "svd":
+        integer(tokens, "tokens", least=1, most=n)
+    if method in FITTED:
+        _room(model, n + min(n, PASSAGE), "prefix_ids and a passage that is read behind them")
+
+
 def _counts(
     budgets: Tensor | None, shape: tuple[int, int], n: int, tokens: int | None
 ) -> list[list[int | None]]:
@@ -453,7 +483,8 @@ def _servable(model: "PreTrainedModel") -> None:
     from transformers import PreTrainedModel
 
     if not isinstance(model, PreTrainedModel):
-        raise TypeError(f"model must be a transformers model, not {type(model).__name__}")
+        inner = "; pass its .model" if hasattr(model, "model") else ""
+        raise TypeError(f"model must be a transformers model, not {type(model).__name__}{inner}")
     config = model.config
     if config.is_encoder_decoder or not hasattr(model.base_model, "rotary_emb"):
         raise ValueError(

@@ -195,10 +195,10 @@ def test_yours_takes_three_cells_and_a_mistake():
             sections[-1].append(cell)
         elif cell.source.startswith("## Your own "):
             sections.append([])
-    assert len(sections) == 5
+    assert len(sections) == 5, "this notebook has five sections; a sixth belongs to a chapter"
     for cells in sections:
         *own, mistake = cells
-        assert len(own) == 3
+        assert len(own) == 3, "each section has three cells, and a fourth with a mistake"
         assert not any(tags(cell) for cell in cells), "all of it is seen"
         assert all(len(line) <= 76 for cell in cells for line in cell.source.splitlines())
         assert all(sum(map(bool, cell.source.splitlines())) <= 8 for cell in cells)

@@ -364,6 +364,9 @@ def test_every_chapter_and_module_is_in_the_book() -> None:
         assert [page.name for page in listed if page.parent == folder] == names, (
             f"_toc.yml lists each notebook of {folder}/, in the order of their numbers"
         )
+    front = (ROOT / "book/index.ipynb").read_text("utf8")
+    for name in (path.name for path in (ROOT / "notebooks").glob("0*.ipynb")):
+        assert name in front, f"book/index.ipynb lists every chapter, and README.md; {name} is new"
     modules = {
         ".".join(path.relative_to(ROOT).with_suffix("").parts)
         for package in ("helpers", "experiments")

@@ -120,10 +120,15 @@ def test_pairs_of_vectors_and_of_single_precision_are_welcome():
         (
             torch.ones(8, 8, 2),
             torch.ones(8, 8, 1),
-            r"^inputs and outputs must both be .*\(8, 8, 1\)",
+            r"^inputs and outputs must have one shape .*\(8, 8, 1\)",
         ),
-        (torch.ones(8, 4, 2), torch.ones(8, 4, 2), r"^inputs and outputs must both be .*n ≥ 8"),
+        (
+            torch.ones(8, 4, 2),
+            torch.ones(8, 4, 2),
+            r"^inputs and outputs must have one shape .*n ≥ 8",
+        ),
         (torch.ones(3, 8, 2), torch.ones(3, 8, 2), r"^inputs must have four samples"),
+        (torch.ones(8, 8, 2), torch.zeros(8, 8, 2), r"^outputs must not be all zero"),
         (torch.ones(8, 8), torch.ones(8, 8), r"^inputs must have 3 dimensions"),
         (torch.ones(8, 8, 2), torch.ones(8, 8, 2) / 0, r"^outputs must be finite"),
     ],

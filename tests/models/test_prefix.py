@@ -220,12 +220,39 @@ def test_the_model_is_left_as_it_was(ids):
         ((torch.arange(90) % 50, 4), {}, ValueError, "100 positions"),
         ((torch.arange(N), 4), {"method": "note"}, ValueError, "method"),
         ((torch.arange(N), 4), {"bits": 3}, ValueError, "bits"),
+        ((torch.arange(N), 4), {"method": "svd", "bits": 4}, ValueError, "bits must be 16"),
+        ((torch.arange(N), 4), {"method": "int4", "bits": 2}, ValueError, "bits must be 16"),
+        ((torch.arange(N), 4), {"method": "window", "steps": 3}, TypeError, "no option 'steps'"),
+        ((torch.arange(N), 4), {"step": 3}, TypeError, "no option 'step'"),
         ((torch.arange(N), 4), {"start": "first"}, ValueError, "start"),
     ],
 )
 def test_refusals(model, arguments, options, error, message):
     with pytest.raises(error, match=message):
         compact_prefix(model, *arguments, progress=False, **options)
+
+
+@pytest.mark.bad_input
+def test_what_takes_long_is_refused_before_it_begins(model, monkeypatch):
+    def read(*_, **__):
+        raise AssertionError("the prefix was read")
+
+    monkeypatch.setattr("helpers.models.prefix.read_prefix", read)
+    for tokens, options in ((0, {}), (4, {"bits": 3}), (4, {"method": "all"}), (4, {"step": 1})):
+        with pytest.raises((ValueError, TypeError), match="tokens|bits|method"):
+            compact_prefix(model, torch.arange(N), tokens, **options)
+
+
+def test_a_prefix_may_fill_the_positions_if_no_passage_is_read(model):
+    ids = torch.arange(90) % 50
+    assert compact_prefix(model, ids, method="int8").logits(ids[:10]).isfinite().all()
+    with pytest.raises(ValueError, match="a passage that is read behind them"):
+        compact_prefix(model, ids, 4)
+
+
+def test_fewer_dimensions_have_no_fewer_bits(reading):
+    with pytest.raises(ValueError, match="bits must be 16"):
+        reading.compact(18, method="svd").stored_in(4)
 
 
 def test_continuations_end_within_the_positions(reading):
