@@ -1,7 +1,7 @@
 """Which class of operators does each depth of a stack choose on tasks that nobody planted?
 
-Digits read as sequences and characters of real text, each beside its null with the tokens in one random order; a task
-whose labels need near, alike and far tokens at once.
+Digits read as sequences and characters of real text; a task whose labels need near, alike and far tokens at once; each
+beside its null with the tokens in one random order. And what an untrained stack says, which has every class in every layer.
 """
 
 from collections.abc import Sequence
@@ -12,8 +12,8 @@ from jaxtyping import Int64
 from scipy.stats import binom, binomtest
 from torch import Tensor
 
-from experiments.planted import SETTINGS, N, applied, found_in
-from experiments.stacks import CLASSES, Task, find_classes, mask_of
+from experiments.planted import HELD, LEVELS, SEQUENCES, SETTINGS, N, applied, found_in
+from experiments.stacks import CLASSES, Stacks, Task, find_classes, mask_of
 from experiments.store import Experiment, Job
 from helpers.data import heldout_text, training_text
 from helpers.maths import generator, integers, orders
@@ -59,10 +59,23 @@ def three_scales(seed: int) -> Draw:
     return (*applied([("convolution",), ("attention",), ("spectral",)], seed), 2)
 
 
+@torch.no_grad()
+def random_teacher(seed: int) -> Draw:
+    """Random symbols, and the sign of what an untrained stack of two layers says of them, balanced for each place."""
+    tokens = integers(LEVELS, SEQUENCES, N, seed=seed, stream="tokens of the teacher")
+    task = Task(tokens[None], tokens[None], HELD, LEVELS, 2)
+    # A student starts from its seed, too; its teacher is another stack.
+    teacher = Stacks(task, [seed + 1000], torch.ones(1, 2, len(CLASSES), dtype=torch.bool))
+    logits = torch.cat([teacher(part[None])[0] for part in tokens.split(500)], -1)
+    says = (logits[1] - logits[0]).mT
+    return tokens, (says > says.median(0).values).long(), HELD, LEVELS, 2
+
+
 TASKS = {
     "digits": digits,
     "characters": characters,
     "three scales": three_scales,
+    "random teacher": random_teacher,
 }
 RUNS = [
     ("digits", 2),
@@ -72,6 +85,11 @@ RUNS = [
     ("three scales", 2),
     ("digits", 4),
     ("characters", 4),
+    ("three scales, shuffled", 2),
+    ("random teacher", 2),
+    ("three scales", 4),
+    ("digits", 6),
+    ("characters", 6),
 ]
 """Tasks and the number of layers of their stacks."""
 
@@ -101,6 +119,11 @@ EXPERIMENT = Experiment(
     jobs=[{"task": name, "layers": layers, "seeds": list(range(SEEDS))} for name, layers in RUNS],
     settings={"hidden": HIDDEN, **SETTINGS},
 )
+
+
+def is_null(task: str) -> bool:
+    """Whether nothing is to be found in its order: the tokens' places are shuffled, or the teacher is random."""
+    return task.endswith("shuffled") or task == "random teacher"
 
 
 def load_results() -> dict[tuple[str, int], list[dict]]:

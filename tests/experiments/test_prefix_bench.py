@@ -7,10 +7,10 @@ from experiments import prefix_bench
 from helpers.models import smollm
 
 
-@pytest.mark.parametrize("name", prefix_bench.PREFIXES)
+@pytest.mark.parametrize("name", [*prefix_bench.PREFIXES, *prefix_bench.LONG])
 def test_the_facts_stand_in_the_prefix_and_what_follows_does_not(name):
     ids, following, right = prefix_bench.text_ids(name)
-    assert len(ids) == prefix_bench.N
+    assert len(ids) == (prefix_bench.LONG_N if name in prefix_bench.LONG else prefix_bench.N)
     assert len(following) == prefix_bench.NEXT
     text = smollm().tokenizer.decode(ids)
     for (fact, choices), place in zip(prefix_bench.FACTS.items(), right, strict=True):
@@ -29,6 +29,31 @@ def test_rows_are_stored_and_one_is_measured_again():
         assert again[name] == pytest.approx(row[name], rel=0.02)
     assert abs(again["answers"] - row["answers"]) <= 1 / 8
     assert (again["bytes"], again["tokens"]) == (row["bytes"], row["tokens"])
+    assert set(prefix_bench.load_prefixes(["prose 1, 4,096"])["prose 1, 4,096"]) == set(
+        prefix_bench.LONG_ARMS
+    )
     assert torch.tensor(
         [rows["full"]["answers"] - rows["none"]["answers"] > 0.4 for rows in stored.values()]
     ).all()
+
+
+def test_budgets_by_head_are_few_where_weight_is_gathered():
+    """A head whose queries all look at one key gets the least; the budgets' mean is what was asked for."""
+    n, d = 64, 8
+    spread, gathered = torch.zeros(n, d), torch.zeros(n, d)
+    gathered[3] = 100.0
+    keys = torch.stack([spread, gathered])
+    layer = (keys, keys, 1.0)
+    reading = prefix_bench.ReadPrefix(None, torch.arange(n), [layer], torch.zeros(3))
+    reading.__dict__["questions"] = [(torch.ones(2, 2, 16, d), None)]
+    budgets = prefix_bench.by_head(reading, 16)
+    assert budgets[0, 0] > 10 * budgets[0, 1] >= 10
+    assert 15 <= budgets.double().mean() <= 16
+
+
+def test_the_last_keys_are_the_last_and_stay_in_their_places():
+    keys = torch.arange(2 * 10 * 3.0).view(2, 10, 3)
+    reading = prefix_bench.ReadPrefix(None, torch.arange(10), [(keys, keys, 1.0)], torch.zeros(3))
+    kept = prefix_bench.last_keys(reading, 4)
+    assert (kept.length, kept.tokens) == (10, 4)
+    torch.testing.assert_close(kept.layers[0].landmarks.keys, keys[:, -4:])
