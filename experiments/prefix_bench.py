@@ -1,10 +1,12 @@
-"""Chapter 4's bench: a prefix of SmolLM2's text kept in less, by every method (an hour and a half on one core).
+"""Chapter 4's bench: a prefix of SmolLM2's text kept in less, by every method (three hours on one core).
 
-In each prefix of 1,024 tokens stand eight sentences about eight people. Three tasks follow: the next
+In each prefix of 1,024 or 4,096 tokens stand eight sentences about eight people. Three tasks follow: the next
 256 tokens, a passage of the prefix again, and the end of each of these sentences.
 """
 
 import time
+from collections.abc import Collection
+from dataclasses import replace
 from functools import lru_cache
 
 import torch
@@ -23,9 +25,14 @@ PREFIXES = {
     "prose 0": ("prose", 0),
     "lists 0": ("lists", 0),
     "code 0": ("code", 0),
+    "prose 6": ("prose", 6),
+    "lists 1": ("lists", 1),
+    "code 1": ("code", 1),
 }
 """Name → kind and number of the text."""
-N = 1024
+LONG = {"prose 1, 4,096": ("prose", 1), "prose 5, 4,096": ("prose", 5)}
+"""The same for longer prefixes."""
+N, LONG_N = 1024, 4096
 CHOICES = 4
 FACTS = {
     "Nora plays the {}": ("violin", "flute", "drum", "guitar"),
@@ -63,22 +70,50 @@ def _arms() -> dict[str, Arm]:
     for method, shares in kept.items():
         arms |= {f"{method}, n/{share}": {"method": method, "share": share} for share in shares}
     arms |= {f"landmarks, n/4, int{bits}": {"bits": bits} for bits in (8, 4)}
-    return arms
+    writing = {"method": "landmarks", "written": 4}
+    for share in (8, 16):
+        arms[f"landmarks + writing, n/{share}"] = writing | {"share": share}
+    return arms | {"landmarks + layer 19, n/16": writing | {"share": 16, "half of": RECALLS}}
 
 
+RECALLS = 19
+"""The layer that costs most on a passage again (prefix_heads). Half of its keys are kept, fewer in the others."""
 ARMS = _arms()
+"""With "+ writing" and "+ layer 19" landmarks are fitted to four texts that the model itself writes on, too."""
+OURS = {"method": "landmarks", "share": 16}
+ABLATION: dict[str, Arm] = {
+    "as the full model asks": OURS | {"on_policy": False},
+    "the heaviest keys first": OURS | {"start": "heavy keys"},
+    "no gradient steps": OURS | {"steps": 0},
+    "budgets by head": OURS | {"by head": True},
+    "asked for the passages only": OURS | {"again_only": True},
+    "budgets by head, and writing": OURS | {"by head": True, "written": 4},
+    "the window without its sinks": {"method": "window", "share": 16, "sinks": False},
+}
+"""One thing changed in "landmarks, n/16", or in "window, n/16" (Xiao et al. 2024)."""
+ABLATED = ("dialogue", "prose 0", "lists 0", "code 0")
+HELD = 0.9
+"""Share of a head's weight whose number of keys its budget is proportional to."""
+LONG_ARMS = [
+    *(name for name in ARMS if "," not in name),
+    *(f"{method}, n/{share}" for method in ("window", "heavy keys") for share in (8, 16)),
+    *("expected attention, n/16", "landmarks, n/16"),
+]
+"""For prefixes of LONG, where fitting takes ten minutes."""
+ONCE = ("prose 1, 4,096", "budgets by head, and writing")
+"""A job of ABLATION on one of them."""
 
 
 def text_ids(name: str) -> tuple[Int64[Tensor, "n"], Int64[Tensor, "next"], list[int]]:
     """The prefix with the eight sentences in it, what follows it, and which choice stands in each."""
-    kind, index = PREFIXES[name]
+    kind, index = (PREFIXES | LONG)[name]
     tokenizer = smollm().tokenizer
     right = integers(CHOICES, len(FACTS), seed=index, stream=name).tolist()
     facts = [
         tokenizer(f"\n{fact.format(choices[place])}.\n", return_tensors="pt").input_ids[0]
         for (fact, choices), place in zip(FACTS.items(), right, strict=True)
     ]
-    plain = N - sum(len(fact) for fact in facts)
+    plain = (LONG_N if name in LONG else N) - sum(len(fact) for fact in facts)
     if kind == "dialogue":
         ids = tokenizer(dialogue(), return_tensors="pt").input_ids[0][: plain + NEXT]
     else:
@@ -133,11 +168,50 @@ def compacted(name: str, arm: str, seed: int = 0) -> Prefix:
     if arm.endswith(("int8", "int4")) and "," in arm:  # what was fitted, in fewer bits
         whole, _, bits = arm.rpartition(", int")
         return compacted(name, whole, seed=seed).stored_in(int(bits))
-    options = dict(ARMS[arm])
+    options = dict((ARMS | ABLATION)[arm])
     reading = read(name)[0]
     share = options.pop("share", None)
-    tokens = None if share is None else N // share
+    tokens = None if share is None else len(reading.ids) // share
+    if written := options.pop("written", 0):
+        reading = replace(reading, written=written, seed=seed)
+    if layer := options.pop("half of", 0):
+        options["budgets"] = half_of(layer, reading, tokens)
+    if options.pop("by head", False):
+        options["budgets"] = by_head(reading, tokens)
+    if not options.pop("sinks", True):
+        return last_keys(reading, tokens)
     return reading.compact(tokens, seed=seed, progress=False, **options)
+
+
+def by_head(reading: ReadPrefix, tokens: int) -> Int64[Tensor, "layers heads"]:
+    """Budgets of ``tokens`` in the mean, in proportion to how many keys hold HELD of the queries' weight.
+
+    No head gets less than a sixteenth of the mean.
+    """
+    needed = []
+    for (keys, _, scale), (queries, _) in zip(reading.layers, reading.questions, strict=True):
+        asked = queries.unflatten(1, (len(keys), -1)).movedim(0, 2).flatten(1, 3)[:, ::8]
+        weight = torch.softmax(scale * asked @ keys.mT, -1).mean(1)
+        held = weight.sort(-1, descending=True).values.cumsum(-1)
+        needed.append((held < HELD).sum(-1) + 1.0)
+    shares = torch.stack(needed)
+    shares = shares.clamp(min=shares.mean() / 16)
+    return (tokens * shares / shares.mean()).long().clamp(1, len(reading.ids))
+
+
+def half_of(layer: int, reading: ReadPrefix, tokens: int) -> Int64[Tensor, "layers"]:
+    """Half of all keys in one layer, counted from 1, and so few in the others that ``tokens`` is the mean."""
+    layers, half = len(reading.layers), len(reading.ids) // 2
+    budgets = torch.full((layers,), (tokens * layers - half) // (layers - 1))
+    budgets[layer - 1] = half
+    return budgets
+
+
+def last_keys(reading: ReadPrefix, tokens: int) -> Prefix:
+    """The last ``tokens`` keys and nothing else."""
+    layers = [(keys[:, -tokens:], values[:, -tokens:], s) for keys, values, s in reading.layers]
+    last = replace(reading, ids=reading.ids[-tokens:], layers=layers)
+    return replace(last.compact(method="full"), length=len(reading.ids))
 
 
 def run(name: str, arm: str) -> dict[str, float]:
@@ -153,14 +227,22 @@ def run(name: str, arm: str) -> dict[str, float]:
 EXPERIMENT = Experiment(
     name="prefix_bench",
     measure=run,
-    jobs=[{"name": name, "arm": arm} for name in PREFIXES for arm in ARMS],
+    jobs=[
+        *({"name": name, "arm": arm} for name in PREFIXES for arm in ARMS),
+        *({"name": name, "arm": arm} for name in ABLATED for arm in ABLATION),
+        *({"name": name, "arm": arm} for name in LONG for arm in LONG_ARMS),
+        dict(zip(("name", "arm"), ONCE, strict=True)),
+    ],
     settings={"n": N, "next": NEXT, "facts": FACTS, "written": WRITTEN},
 )
 
 
-def load_prefixes() -> dict[str, dict[str, dict[str, float]]]:
-    """Scores by prefix and arm."""
-    found: dict[str, dict] = {}
+def load_prefixes(
+    names: Collection[str] = tuple(PREFIXES),
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Scores by prefix and arm; ``names`` may be those of LONG."""
+    found: dict[str, dict] = {name: {} for name in names}
     for job, row in EXPERIMENT.load():
-        found.setdefault(str(job["name"]), {})[str(job["arm"])] = row
+        if job["name"] in found:
+            found[str(job["name"])][str(job["arm"])] = row
     return found
