@@ -164,10 +164,10 @@ def test_all_kinds_of_bookkeeping_are_counted_and_what_is_removed_is_not():
 
 @pytest.mark.parametrize(
     ("layout", "page"),
-    [(2, ["Title", "Reading: about 30 minutes", "Text"]), (1, ["Title", "Text"])],
+    [(2, ["Title", "Reading: about 35 minutes", "Text"]), (1, ["Title", "Text"])],
 )
 def test_a_converted_chapter_says_its_time_below_its_title(tmp_path, layout, page):
-    cells = [text("word " * 2000 + "![a](b)"), code("x = 1\n" * 80)]  # 10 and 12 minutes
+    cells = [text("word " * 2000 + "![a](b)"), code("x = 1\n" * 80)]  # 10 and 16 minutes
     cells += [code("", "hide-input", html="<figure></figure>" * 11 + table(2))]  # 14 × 30 seconds
     cells[-1].outputs[0].data[reading.VIEW] = {}  # an explorer
     notebook = nbformat.new_notebook(cells=cells, metadata={"layout": layout})

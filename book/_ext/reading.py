@@ -24,7 +24,7 @@ from sphinx.application import Sphinx
 # doi.org/10.1016/j.jml.2019.104047); with formulas in it, it goes slower.  The others are estimates: a line of code
 # is worth a sentence of 17 words, a picture or a table takes as long as its axes or heads and its caption.
 WORDS_PER_MINUTE = 200
-SECONDS_PER_LINE = 9
+SECONDS_PER_LINE = 12
 SECONDS_PER_PICTURE = 30
 
 FOLDS = {"hide-input", "hide-cell"}
