@@ -42,9 +42,8 @@ def head_errors(kept: Prefix, name: str) -> Float[Tensor, "layers heads"]:
     errors = []
     parts = queries_keys_values(smollm().model, torch.cat([prefix, following]))
     for layer, queries, keys, values in zip(kept.layers, *parts, strict=True):
-        asked = (
-            queries[:, n:].unflatten(0, (len(keys), -1)).float()
-        )  # key heads, query heads of each
+        # Key heads, then the query heads that each serves.
+        asked = queries[:, n:].unflatten(0, (len(keys), -1)).float()
         k, v = keys[:, None].float(), values[:, None].float()
         s = layer.scale
         since = attention_part(asked, k[..., n:, :], v[..., n:, :], scale=s, bias=unseen)
