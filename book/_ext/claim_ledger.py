@@ -119,14 +119,15 @@ class ClaimCounts(SphinxDirective):
         return [box]
 
 
-def badge(env: BuildEnvironment, id_: str) -> nodes.reference:
-    """A claim's verdict and number in a few signs, linked to its entry in the ledger."""
+def badge(env: BuildEnvironment, id_: str, number: bool = True) -> nodes.reference:
+    """A claim's verdict in a few signs, with its number where a sentence says of what, linked to its entry in the ledger."""
     claim = read_ledger()[id_]
     uri = env.app.builder.get_relative_uri(env.docname, LEDGER_PAGE) + f"#ledger-{id_}"
     classes = ["af-badge", _class(claim.verdict)]
     link = nodes.reference("", "", refuri=uri, internal=True, classes=classes)
-    link += nodes.Text(f"{id_} {claims.SYMBOLS[claim.verdict]} ")
-    if claim.measure:
+    link += nodes.Text(f"{id_} {claims.SYMBOLS[claim.verdict]}")
+    if claim.measure and number:
+        link += nodes.Text(" ")
         link += nodes.inline("", "measured ", classes=["af-hidden"])
         link += nodes.Text(number_of(env, claim)[0])
     link += nodes.inline("", f" {claim.verdict}", classes=["af-hidden"])
@@ -153,7 +154,7 @@ class ClaimBadges(SphinxDirective):
         row = nodes.paragraph(classes=["af-badges"])
         for claim in read_ledger().values():
             if str(claim.chapter) == self.arguments[0]:
-                row += [badge(self.env, claim.id), nodes.Text(" ")]
+                row += [badge(self.env, claim.id, number=False), nodes.Text(" ")]
         return [row]
 
 

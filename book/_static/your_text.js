@@ -122,8 +122,8 @@ document.addEventListener("DOMContentLoaded", () => {
     panels.setAttribute("aria-label", `Attention of ${name(chosen)} on ${n} tokens. The largest weight is ${largest.toFixed(2)}, from `
       + `“${tokens[Math.floor(place / n)]}” to “${tokens[place % n]}”. The first singular values are `
       + `${values.slice(0, 3).map((value) => value.toFixed(2)).join(", ")}. Cut at rank ${rank}: ${said}.`);
-    figure.lastElementChild.textContent = `Each row is a token that looks, each column one that is looked at. Left: A; yellow is its `
-      + `largest weight, ${largest.toFixed(2)}. Middle: its best approximation of rank r, in the same colours. Right: the singular `
+    figure.lastElementChild.textContent = `Each row is a token that looks, each column one that is looked at. First: A; yellow is its `
+      + `largest weight, ${largest.toFixed(2)}. Second: its best approximation of rank r, in the same colours. Third: the singular `
       + "values on a log scale, filled where they are kept; those below a thousandth of the largest are left out.";
     ranksLine.textContent = `Ranks of ${name(chosen)}: ${Object.entries(ranks).map(([kind, value]) => `${kind} ${value}`).join(", ")}.`;
   }
@@ -200,6 +200,7 @@ document.addEventListener("DOMContentLoaded", () => {
     listHeads();
     show();
     window.dispatchEvent(new Event("resize")); // book.js looks which boxes scroll
+    if (computed.getBoundingClientRect().top > innerHeight / 2) button.scrollIntoView(); // a phone shows the results, too
     status.textContent = `Done: ${n} tokens, ${maps.length} heads.`
       + (kept < read.pieces ? ` The text is longer than MiniLM gets here: the first ${kept} of ${read.pieces} word pieces are read.` : "")
       + (unknown ? ` Not in its vocabulary and read as [UNK]: ${unknown} of ${kept}.` : "");
