@@ -39,7 +39,7 @@ book: site
 pdf: site browser
 	$(BIN)/python tools/make_pdf.py
 
-test: lint pdf model
+test: lint site browser model
 	$(BIN)/python -m pytest -n 2 --dist loadscope \
 	  --nbval --nbval-current-env \
 	  tests notebooks book/*.ipynb

@@ -239,7 +239,9 @@ def link_from_landing_page(pages: int, size: int) -> None:
         )
         if count != 1:
             sys.exit(f"pdf: {page.name} has no place for the link")
-        page.write_text(text, "utf8")
+        written = page.with_suffix(".tmp")  # whoever reads meanwhile finds a whole page
+        written.write_text(text, "utf8")
+        written.replace(page)
 
 
 def make() -> None:
