@@ -262,6 +262,23 @@ def bits(stacks: Stacks, task: Task, part: str) -> Float[Tensor, "stacks sequenc
     return torch.cat([losses(stacks(tokens), labels) for tokens, labels in pieces], 1)
 
 
+def cost_of_closing(
+    task: Task, closed: Bool[Tensor, "trials layers classes"]
+) -> Float[Tensor, "trials"]:
+    """Validation bits that a stack loses without the classes of each mask ``closed``.
+
+    One stack learns with everything open, from seed 0; each trial is a copy of it that adapts.
+    """
+    stack = Stacks(task, [0], torch.ones_like(closed[:1]))
+    train(stack, task, [0], steps=1000, rate=RATE)
+    loss = bits(stack, task, "validate").mean()
+    copies = [0] * len(closed)
+    trials = stack.some(copies)
+    trials.masks = ~closed
+    train(trials, task[copies], copies, steps=REFIT_STEPS, rate=REFIT_RATE)
+    return bits(trials, task[copies], "validate").mean(1) - loss
+
+
 @dataclass
 class Search:
     """Where the recipe stands with one stack."""
