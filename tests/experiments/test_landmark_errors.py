@@ -17,8 +17,8 @@ from experiments.landmark_errors import (
     run,
     weight_errors,
 )
+from experiments.rivals import ORACLES
 from helpers.data import TEXTS_PER_KIND, heldout_text, text, windows
-from helpers.layers import ORACLES
 from helpers.maths import attention_weights, gaussian
 from helpers.models import load_decoder, minilm_tokens
 
