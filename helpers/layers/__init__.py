@@ -4,7 +4,6 @@
 from helpers.layers.factorization import (
     DivergenceError, FactorizationLayer, Factors, Fit, fit, gauss_newton_step,
 )
-from helpers.layers.learned_svd import BLOCKS, DEGREE, FactorizationOperator, excess_error
 from helpers.layers.landmarks import Landmarks, METHODS, Problem, compress
 from helpers.layers.stored import GROUP, HalfPrecision, Quantised
 from helpers.layers.butterfly import (

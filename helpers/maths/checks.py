@@ -15,8 +15,8 @@ from torch import Tensor
 def real_tensor(value: object, name: str, *, least_dims: int = 1) -> Tensor:
     """Return ``value`` if it is a finite, non-empty float32 or float64 tensor.
 
-    Raises TypeError for anything but a real floating tensor whose numbers can be read, ValueError
-    for too few dimensions, an empty tensor, or a NaN or infinite entry.
+    Raises TypeError for anything but a real floating tensor, ValueError for too few dimensions, an
+    empty tensor, or a NaN or infinite entry.
     """
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, not {type(value).__name__}")
@@ -28,7 +28,7 @@ def real_tensor(value: object, name: str, *, least_dims: int = 1) -> Tensor:
     if value.numel() == 0:
         raise ValueError(f"{name} must not be empty, but its shape is {shape}")
     # One pass that needs no memory; a NaN or an infinity always shows in the extremes.
-    if not is_true(torch.stack(torch.aminmax(value.detach())).isfinite().all(), name):
+    if not torch.stack(torch.aminmax(value.detach())).isfinite().all():
         bad = int((~torch.isfinite(value)).sum())
         raise ValueError(f"{name} must be finite, but {bad} of its {value.numel()} entries are not")
     return value
@@ -40,15 +40,6 @@ def square_matrices(value: object, name: str) -> Tensor:
     if value.shape[-1] != value.shape[-2]:
         raise ValueError(f"{name} must be square, but the shape is {tuple(value.shape)}")
     return value
-
-
-def is_true(condition: Tensor, name: str) -> bool:
-    """``condition`` as a bool; TypeError where it has no value to look at, as in ``torch.vmap``."""
-    try:
-        return bool(condition)
-    except RuntimeError as error:
-        said = "no meta tensor, and a batch along leading dimensions instead of torch.vmap"
-        raise TypeError(f"{name} must hold numbers that can be read: {said}") from error
 
 
 def integer(value: object, name: str, *, least: int, most: int | None = None) -> int:
@@ -86,21 +77,6 @@ def one_of(value: object, name: str, allowed: Iterable[object]) -> object:
     allowed = tuple(allowed)
     if value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}, not {value!r}")
-    return value
-
-
-def unicode_text(value: object, name: str) -> str:
-    """Return ``value`` if it is a string with a UTF-8 encoding, which a lone surrogate has not.
-
-    Raises TypeError for anything but a string, ValueError for a character without an encoding.
-    """
-    if not isinstance(value, str):
-        raise TypeError(f"{name} must be a string, not {type(value).__name__}")
-    try:
-        value.encode()
-    except UnicodeEncodeError as error:
-        said = f"its character {error.start}, {value[error.start]!r}, is a lone surrogate"
-        raise ValueError(f"{name} must be Unicode text, but {said}") from error
     return value
 
 

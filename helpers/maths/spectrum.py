@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.autograd.function import once_differentiable
 
 from helpers.maths.checks import integer, own_precision, real_number, real_tensor
 
@@ -117,54 +116,12 @@ def truncate(matrices: Float[Tensor, "*batch m n"], rank: int) -> Float[Tensor, 
     Eckart & Young 1936, Mirsky 1960: no matrix of rank r is closer to A in any unitarily
     invariant norm; ‖A − A_r‖_F² = Σ_{k>r} σ_k² and ‖A − A_r‖₂ = σ_{r+1}.
 
-    Gradients flow once (no second derivatives). Where σ_r = σ_{r+1} there is none: ValueError on the
-    way back. Raises ValueError unless 1 ≤ ``rank`` ≤ min(m, n); otherwise as :func:`spectrum`.
+    Raises ValueError unless 1 ≤ ``rank`` ≤ min(m, n); otherwise as :func:`spectrum`.
     """
     unit = unit_scale(real_tensor(matrices, "matrices", least_dims=2))
     rank = integer(rank, "rank", least=1, most=min(matrices.shape[-2:]))
-    return unit * _Truncation.apply(matrices / unit, rank)[0]
-
-
-class _Truncation(torch.autograd.Function):
-    """A ↦ A_r, differentiable wherever σ_r > σ_{r+1}, though U, S and V need not be."""
-
-    @staticmethod
-    def forward(matrices: Tensor, rank: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        U, S, Vh = torch.linalg.svd(matrices, full_matrices=False)
-        return U[..., :rank] * S[..., None, :rank] @ Vh[..., :rank, :], U, S, Vh
-
-    @staticmethod
-    def setup_context(ctx, inputs: tuple, output: tuple) -> None:
-        ctx.rank = inputs[1]
-        ctx.save_for_backward(*output[1:])
-        ctx.mark_non_differentiable(*output[1:])
-
-    @staticmethod
-    @once_differentiable
-    @own_precision
-    def backward(ctx, G: Tensor, *_: Tensor) -> tuple[Tensor, None]:
-        """P_U G + G P_V − P_U G P_V, as if σ_k were 0 for k > r, and what these σ_k add.
-
-        In the singular bases the differential of A_r mixes the entries a = (i, k) and b = (k, i) of
-        each pair i ≤ r < k: a becomes (σ_i² a + σ_i σ_k b)/(σ_i² − σ_k²), and b alike. No difference of
-        two kept or two cut σ occurs. The map is its own adjoint.
-        """
-        (U, S, Vh), r = ctx.saved_tensors, ctx.rank
-        U1, U2, V1, V2 = U[..., :r], U[..., r:], Vh[..., :r, :].mT, Vh[..., r:, :].mT
-        gap = S[..., r - 1] - S[..., r : r + 1].sum(-1)
-        rounding = max(G.shape[-2:]) * torch.finfo(S.dtype).eps * S[..., 0]
-        if S.shape[-1] > r and ((gap <= rounding) & G.any(-1).any(-1)).any():
-            raise ValueError(
-                f"matrices must have σ_{r} > σ_{r + 1} for a gradient: where they are equal, the "
-                f"truncation to rank {r} is not differentiable"
-            )
-        above, below = S[..., :r, None], S[..., None, r:]
-        weights = below / (above - below) / (above + below)
-        a, b = U1.mT @ G @ V2, (U2.mT @ G @ V1).mT
-        projected = U1 @ (U1.mT @ G)
-        projected = projected + (G - projected) @ V1 @ V1.mT
-        mixed = U1 @ (weights * (below * a + above * b)) @ V2.mT
-        return projected + mixed + U2 @ (weights * (below * b + above * a)).mT @ V1.mT, None
+    U, S, Vh = torch.linalg.svd(matrices / unit, full_matrices=False)
+    return unit * (U[..., :rank] * S[..., None, :rank] @ Vh[..., :rank, :])
 
 
 def distance_to_rank_one(tokens: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch"]:

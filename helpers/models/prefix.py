@@ -19,8 +19,7 @@ from tqdm.auto import tqdm
 
 from helpers.layers import HalfPrecision, Landmarks, Quantised, compress
 from helpers.maths import Part, attention_part, combine, generator, integer, one_of, uniform
-from helpers.models.decoder import check_ids
-from helpers.models.transformer import attending_by, per_query_head
+from helpers.models.transformer import attending_by, check_ids, per_query_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -9,12 +9,10 @@ from helpers.layers import (
     METHODS,
     Butterfly,
     FactorizationLayer,
-    FactorizationOperator,
     UniversalLayer,
     choose_classes,
     compress,
     cooley_tukey,
-    excess_error,
     factorize,
     fit,
     rank_one_bound,
@@ -73,14 +71,6 @@ NUMBERS = [
         lambda tolerance: fit(FactorizationLayer(3, 3), THREE, tolerance=tolerance),
         "tolerance",
         NO_RATE,
-    ),
-    (FactorizationOperator, "rank", NO_COUNT),
-    (lambda seed: FactorizationOperator(seed=seed), "seed", NO_SEED),
-    (lambda rank: FactorizationOperator(rank)(THREE), "rank", (4,)),
-    (
-        lambda rank: excess_error(FactorizationOperator(), THREE, THREE[0], rank=rank),
-        "rank",
-        (None, 4),
     ),
     (Butterfly, "n", (0, 1, 3, 12, -8, 8.0, "8", None, True)),
     (cooley_tukey, "n", (0, 1, 3, 8.0, None)),
@@ -150,10 +140,8 @@ def test_tensors(case, spoil, error, said):
 
 
 @pytest.mark.parametrize(("spoil", "error", "said"), [kind for kind in KINDS if kind[2] != "shape"])
-def test_values_and_matrices_of_any_width(spoil, error, said):
+def test_values_of_any_width(spoil, error, said):
     refused(landmarks, "values", spoil(PARTS["values"]), error, said)
-    with pytest.raises(error, match=f"(?s)^X must .*({said})"):
-        FactorizationOperator()(spoil(THREE))
 
 
 SINGLE = {name: part.float() for name, part in PARTS.items()}
@@ -188,14 +176,6 @@ OTHERS = [
     (factorize, "matrix", with_entry(EIGHT + 0j, complex(0, float("inf")))),
     (lambda columns: factorize(EIGHT, columns=columns), "columns", "sorted"),
     (lambda rows: factorize(EIGHT, rows=rows), "rows", None),
-    *(
-        (lambda roots: FactorizationOperator(roots=roots), "roots", bad)
-        for bad in (THREE[0], THREE[None])
-    ),
-    *(
-        (lambda roots: FactorizationOperator(roots=roots), "roots", bad)
-        for bad in ([[0.0]], THREE.long())
-    ),
     # names and kinds
     *((landmarks, "method", bad) for bad in ("kmeans", "", None, 3)),
     *(
@@ -250,7 +230,6 @@ def test_queries_that_cannot_be_served(method):
 SMALLEST = {
     "FactorizationLayer": lambda: FactorizationLayer(1, 1, 1, seed=0)(),
     "fit": lambda: fit(FactorizationLayer(3, 3), THREE, steps=1),
-    "FactorizationOperator": lambda: FactorizationOperator(1, seed=0)(THREE),
     "compress": lambda: fitted(rank=1, seed=0, steps=0),
     "zero rows": lambda: landmarks(**{name: part.tril() for name, part in PARTS.items()}),
     "Butterfly": lambda: Butterfly(2, copies=1, seed=0),

@@ -109,28 +109,6 @@ def test_truncation_error_is_what_eckart_and_young_say(rank):
     assert (torch.linalg.matrix_rank(low_rank) == rank).all()
 
 
-@pytest.mark.parametrize(
-    ("matrix", "rank"),
-    [
-        (diagonal(3, 2, 0, 0), 1),  # σ₃ = σ₄: the factors of the SVD have no derivative
-        (diagonal(2, 2, 1, 1), 2),
-        (diagonal(1, 1, 1), 3),
-        (gaussian(5, 3, seed=4), 2),
-        (gaussian(2, 3, 5, seed=5), 1),
-        (gaussian(5, 3, seed=6), 3),
-    ],
-)
-def test_the_gradient_of_a_truncation_is_that_of_finite_differences(matrix, rank):
-    assert torch.autograd.gradcheck(lambda A: truncate(A, rank), matrix.requires_grad_())
-
-
-@pytest.mark.parametrize(("matrix", "rank"), [(torch.eye(3), 1), (diagonal(3, 0, 0), 2)])
-def test_no_gradient_where_the_last_kept_value_equals_the_next(matrix, rank):
-    truncated = truncate(matrix.requires_grad_(), rank)
-    with pytest.raises(ValueError, match=rf"matrices must have σ_{rank} > σ_{rank + 1}"):
-        truncated.sum().backward()
-
-
 @pytest.mark.parametrize("name", ["effective_rank", "stable_rank", "participation_ratio"])
 def test_measures_are_differentiable_both_ways(name):
     def measure(matrices):
