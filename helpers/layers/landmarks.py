@@ -9,7 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TypeVar
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int64
@@ -38,7 +38,6 @@ PURSUED = 1536
 """Queries that the choice of keys looks at."""
 BATCH = 512
 """Queries that a step of learning sees."""
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -102,7 +101,7 @@ class Problem:
 
 @own_precision
 def compress(
-    method: str | Callable[..., Found],
+    method: str | Callable[..., Any],
     queries: Float[Tensor, "*batch m d"],
     keys: Float[Tensor, "*batch n d"],
     values: Float[Tensor, "*batch n w"],
@@ -112,10 +111,11 @@ def compress(
     scale: float | None = None,
     progress: bool = True,
     **options: object,
-) -> Landmarks | Found:
+) -> Any:
     """Replace n keys and values by ``rank`` = e of them, head by head.
 
-    ``method`` is a key of METHODS, or a function of a :class:`Problem` whose answer is handed back.
+    ``method`` is a key of METHODS, which gives :class:`Landmarks`, or a function of a :class:`Problem`
+    whose answer is handed back.
     ``queries`` are examples of those that will come. Leading axes are heads, treated alike and
     independently. ``options`` go to the method (see :func:`landmarks`).
 
