@@ -14,8 +14,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from experiments.rivals import compress
 from helpers.data import TEXT_KINDS, TEXTS_PER_KIND, text
-from helpers.layers import Landmarks, compress
+from helpers.layers import Landmarks
 from helpers.models import minilm, minilm_tokens, queries_keys_values
 
 SIZES = (512, 1024, 2048, 4096, 8192, 16384)

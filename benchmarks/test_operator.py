@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from experiments.svd_training import trained_operator
-from helpers.layers import FactorizationOperator, Factors
-from helpers.maths import known_matrices
+from experiments.learned_svd import FactorizationOperator
+from experiments.svd_training import known_matrices, trained_operator
+from helpers.layers import Factors
 
 SIZES = (32, 64, 128, 256, 512, 1024)
 ROUNDS = 7

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from experiments.decoder import Decoder
 from experiments.early_pruning import ARMS, LEARNING_RATE, prune, texts, train_step
 from helpers.maths import generator
-from helpers.models import Decoder
 
 STEPS, ROUNDS = 5, 40
 

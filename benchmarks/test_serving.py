@@ -10,7 +10,8 @@ from torch.nn.functional import scaled_dot_product_attention
 
 from benchmarks.memory import peak_memory
 from experiments.landmark_errors import minilm_document
-from helpers.layers import Landmarks, compress
+from experiments.rivals import compress
+from helpers.layers import Landmarks
 from helpers.maths import attention, gaussian
 
 SIZES = (512, 1024, 2048, 4096, 8192, 16384)

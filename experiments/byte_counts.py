@@ -6,10 +6,10 @@ from math import log2
 from jaxtyping import Int64
 from torch import Tensor
 
+from experiments.decoder import BYTES, encode, windows
 from experiments.decoder_seeds import LOSS_WINDOWS
 from experiments.store import Experiment
-from helpers.data import encode, heldout_text, training_text, windows
-from helpers.models import BYTES
+from helpers.data import heldout_text, training_text
 
 CONTEXT = 256
 

@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from experiments.decoder import Decoder
 from helpers.maths import Spectrum, attention_weights, causal_mask, spectrum, truncate
 from helpers.maths.checks import integer
-from helpers.models import Decoder, Transform
+from helpers.models import Transform
 
 
 def bits_per_byte(

@@ -14,6 +14,7 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from tqdm import trange
 
+from experiments.decoder import DECODER_FILE, Decoder, encode, windows
 from experiments.decoder_measures import (
     ablation_costs,
     bits_per_byte,
@@ -22,9 +23,8 @@ from experiments.decoder_measures import (
     update_ranks,
 )
 from experiments.store import Experiment
-from helpers.data import encode, heldout_text, training_text, windows
+from helpers.data import heldout_text, training_text
 from helpers.maths import generator, integers
-from helpers.models import DECODER_FILE, Decoder
 
 STEPS = 1900
 TOKENS_PER_STEP = 512
@@ -131,4 +131,4 @@ if __name__ == "__main__":
     checkpoint = safetensors.torch.save(trained(0).state_dict())
     DECODER_FILE.write_bytes(checkpoint)
     digest = hashlib.sha256(checkpoint).hexdigest()
-    print(f"DECODER_SHA256 in helpers/models/decoder.py must be {digest}")
+    print(f"DECODER_SHA256 in experiments/decoder.py must be {digest}")

@@ -11,11 +11,11 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
+from experiments.decoder import Decoder, encode, windows
 from experiments.decoder_measures import bits_per_byte
 from experiments.store import Experiment
-from helpers.data import encode, heldout_text, training_text, windows
+from helpers.data import heldout_text, training_text
 from helpers.maths import generator, integers, orders
-from helpers.models import Decoder
 
 SEEDS = 10
 SHAPE = {"width": 48, "layers": 2, "heads": 2, "context": 64}

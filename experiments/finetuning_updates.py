@@ -13,10 +13,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
+from experiments.decoder import Decoder, encode, load_decoder
 from experiments.store import Experiment
-from helpers.data import encode, long_ids
+from helpers.data import long_ids
 from helpers.maths import gaussian, generator, integers, spectrum, truncate
-from helpers.models import Decoder, load_decoder, smollm
+from helpers.models import smollm
 
 RANKS = (1, 4, 16)
 METHODS = ("full", *(f"LoRA {rank}" for rank in RANKS))

@@ -1,4 +1,4 @@
-"""Chapter 4's bench: seventeen methods of ``helpers.layers`` on held-out queries (three quarters of an hour on one core).
+"""Chapter 4's bench: seventeen methods on held-out queries (three quarters of an hour on one core).
 
 Its evidence reads the results and repeats a smaller instance live.
 """
@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Float, Float32
 from torch import Tensor
 
+from experiments.decoder import load_decoder, windows
+from experiments.rivals import ORACLES, compress
 from experiments.store import Experiment
-from helpers.data import TEXTS_PER_KIND, heldout_text, text, windows
-from helpers.layers import ORACLES, compress
+from helpers.data import TEXTS_PER_KIND, heldout_text, text
 from helpers.maths import attention, gaussian
-from helpers.models import load_decoder, minilm, minilm_tokens, queries_keys_values
+from helpers.models import minilm, minilm_tokens, queries_keys_values
 
 RANKS = {"MiniLM": (16, 32, 64, 128), "decoder": (4, 8, 16, 32), "Gaussian": (16, 32, 64, 128)}
 DOCUMENTS = (0, 1)

@@ -3,7 +3,9 @@
 The chapter reads the results and measures one text again, live.
 """
 
+import copy
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float64, Int16
@@ -11,14 +13,16 @@ from torch import Tensor
 
 from experiments.store import Experiment
 from helpers.data import TEXT_KINDS, TEXTS_PER_KIND, text
-from helpers.maths import shuffle_within_rows, spectrum
+from helpers.maths import Seed, gaussian, generator, shuffle_within_rows, spectrum
 from helpers.models import (
     attention_maps,
     minilm,
-    minilm_reinitialised,
     minilm_tokens,
     queries_keys_values,
 )
+
+if TYPE_CHECKING:
+    from transformers import BertModel
 
 LENGTHS = (64, 128, 256, 512)
 
@@ -31,6 +35,26 @@ def energy_ranks(weights: Float64[Tensor, "layers heads n n"]) -> Int16[Tensor, 
 def trained(kind: str, index: int, n: int) -> Float64[Tensor, "layers heads n n"]:
     """Attention of the trained encoder on text ``index`` of a kind, cut to ``n`` tokens."""
     return attention_maps(minilm(), minilm_tokens(text(kind, index), n))
+
+
+def minilm_reinitialised(seed: Seed) -> "BertModel":
+    """The same architecture with weights as before any training, drawn with ``seed``.
+
+    BERT's own initialisation (Devlin et al. 2019): weights and embeddings N(0, 0.02²), biases 0,
+    layer norms 1 and 0, the padding token's embedding 0.
+    """
+    stream = generator(seed, "reinitialised MiniLM")
+    model = copy.deepcopy(minilm()).eval()
+    for name, parameter in model.named_parameters():
+        if name.endswith("bias"):
+            parameter.zero_()
+        elif "LayerNorm" in name:
+            parameter.fill_(1)
+        else:
+            normal = gaussian(*parameter.shape, seed=stream)
+            parameter.copy_(model.config.initializer_range * normal)
+    model.embeddings.word_embeddings.weight[model.config.pad_token_id] = 0
+    return model
 
 
 def reinitialised(kind: str, index: int, n: int) -> Float64[Tensor, "layers heads n n"]:

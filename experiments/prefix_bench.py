@@ -5,14 +5,15 @@ In each prefix of 1,024 or 4,096 tokens stand eight sentences about eight people
 """
 
 import time
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import torch
 from jaxtyping import Int64
 from torch import Tensor
 
+from experiments import prefix_rivals
 from experiments.store import Experiment
 from helpers.data import dialogue, long_ids
 from helpers.maths import integers
@@ -82,15 +83,26 @@ ARMS = _arms()
 """With "+ writing" and "+ layer 19" landmarks are fitted to four texts that the model itself writes on, too."""
 OURS = {"method": "landmarks", "share": 16}
 ABLATION: dict[str, Arm] = {
-    "as the full model asks": OURS | {"on_policy": False},
-    "the heaviest keys first": OURS | {"start": "heavy keys"},
+    "as the full model asks": {"method": "as the full model asks", "share": 16},
+    "the heaviest keys first": {"method": "the heaviest keys first", "share": 16},
     "no gradient steps": OURS | {"steps": 0},
     "budgets by head": OURS | {"by head": True},
-    "asked for the passages only": OURS | {"again_only": True},
+    "asked for the passages only": {"method": "asked for the passages only", "share": 16},
     "budgets by head, and writing": OURS | {"by head": True, "written": 4},
-    "the window without its sinks": {"method": "window", "share": 16, "sinks": False},
+    "the window without its sinks": {"method": "window without its sinks", "share": 16},
 }
 """One thing changed in "landmarks, n/16", or in "window, n/16" (Xiao et al. 2024)."""
+RIVALS: dict[str, Callable[[ReadPrefix, int], Prefix]] = {
+    "window": prefix_rivals.window,
+    "window without its sinks": partial(prefix_rivals.window, sinks=0),
+    "expected attention": prefix_rivals.expected_attention,
+    "k-means": prefix_rivals.k_means,
+    "svd": prefix_rivals.fewer_dimensions,
+    "as the full model asks": prefix_rivals.as_the_full_model_asks,
+    "the heaviest keys first": prefix_rivals.from_heavy_keys,
+    "asked for the passages only": prefix_rivals.asked_for_passages_only,
+}
+"""Methods that the helpers don't have."""
 ABLATED = ("dialogue", "prose 0", "lists 0", "code 0")
 HELD = 0.9
 """Share of a head's weight whose number of keys its budget is proportional to."""
@@ -163,24 +175,24 @@ def scores(prefix: Prefix, name: str) -> dict[str, float]:
 
 
 @lru_cache(maxsize=len(ARMS))
-def compacted(name: str, arm: str, seed: int = 0) -> Prefix:
+def compacted(name: str, arm: str) -> Prefix:
     """The prefix as an arm keeps it."""
     if arm.endswith(("int8", "int4")) and "," in arm:  # what was fitted, in fewer bits
         whole, _, bits = arm.rpartition(", int")
-        return compacted(name, whole, seed=seed).stored_in(int(bits))
+        return compacted(name, whole).stored_in(int(bits))
     options = dict((ARMS | ABLATION)[arm])
+    method, share = options.pop("method"), options.pop("share", None)
     reading = read(name)[0]
-    share = options.pop("share", None)
     tokens = None if share is None else len(reading.ids) // share
     if written := options.pop("written", 0):
-        reading = replace(reading, written=written, seed=seed)
+        reading = replace(reading, written=written)
+    if method in RIVALS:
+        return RIVALS[method](reading, tokens)
+    if options.pop("by head", False):
+        return prefix_rivals.with_budgets(reading, by_head(reading, tokens))
     if layer := options.pop("half of", 0):
         options["budgets"] = half_of(layer, reading, tokens)
-    if options.pop("by head", False):
-        options["budgets"] = by_head(reading, tokens)
-    if not options.pop("sinks", True):
-        return last_keys(reading, tokens)
-    return reading.compact(tokens, seed=seed, progress=False, **options)
+    return reading.compact(tokens, method=method, progress=False, **options)
 
 
 def by_head(reading: ReadPrefix, tokens: int) -> Int64[Tensor, "layers heads"]:
@@ -207,18 +219,11 @@ def half_of(layer: int, reading: ReadPrefix, tokens: int) -> Int64[Tensor, "laye
     return budgets
 
 
-def last_keys(reading: ReadPrefix, tokens: int) -> Prefix:
-    """The last ``tokens`` keys and nothing else."""
-    layers = [(keys[:, -tokens:], values[:, -tokens:], s) for keys, values, s in reading.layers]
-    last = replace(reading, ids=reading.ids[-tokens:], layers=layers)
-    return replace(last.compact(method="full"), length=len(reading.ids))
-
-
 def run(name: str, arm: str) -> dict[str, float]:
     start = time.perf_counter()
     read(name)
     start = time.perf_counter()
-    prefix = compacted(name, arm, seed=0)
+    prefix = compacted(name, arm)
     seconds = time.perf_counter() - start
     held = {"bytes": prefix.bytes, "tokens": prefix.tokens, "seconds": seconds}
     return scores(prefix, name) | held

@@ -59,7 +59,7 @@ def head_errors(kept: Prefix, name: str) -> Float[Tensor, "layers heads"]:
 def run(name: str) -> dict[str, object]:
     """Losses by layer; of each head its error, k₉₉ of its attention within the prefix, and the weight on the first token."""
     reading = read(name)[0]
-    kept, full = compacted(name, ARM, seed=0), reading.compact(method="full")
+    kept, full = compacted(name, ARM), reading.compact(method="full")
     A = attention_maps(smollm().model, reading.ids)
     return {
         **lost_by_layer(kept, full, name),

@@ -5,12 +5,39 @@ from jaxtyping import Float64
 from torch import Tensor, nn
 from tqdm import trange
 
+from experiments.learned_svd import BLOCKS, DEGREE, FactorizationOperator, excess_error
 from experiments.store import Experiment
-from helpers.layers import BLOCKS, DEGREE, FactorizationOperator, excess_error
-from helpers.maths import generator, known_matrices, uniform
-from helpers.maths.checks import integer
+from helpers.maths import Seed, gaussian, generator, integer, integers, signed_qr, uniform
 
 TRAINING_STEPS, BATCH, SIZES, SEEDS = 400, 64, (16, 32), 10
+
+
+def known_matrices(
+    count: int, n: int, *, seed: Seed
+) -> tuple[Float64[Tensor, "count n n"], Float64[Tensor, "count n"]]:
+    """Random n×n matrices with their singular values, which are known because we choose them.
+
+    X = P diag(σ) Qᵀ with P, Q uniformly distributed; σ is, each with probability 1/3, a power law
+    k^−a (a from .3 to 2), exponential e^−bk (b from .05 to .5) or uniform on [0, 1], with 20 %
+    noise on each value, sorted.
+    """
+
+    stream = generator(seed, "known matrices")
+
+    def between(low: float, high: float, *shape: int) -> Tensor:
+        return low + (high - low) * uniform(*shape, seed=stream)
+
+    def rotations() -> Tensor:
+        return signed_qr(gaussian(count, n, n, seed=stream))
+
+    k = torch.arange(1, n + 1, dtype=torch.float64)
+    power_law = k ** -between(0.3, 2.0, count, 1)
+    exponential = torch.exp(-k * between(0.05, 0.5, count, 1))
+    families = torch.stack((power_law, exponential, between(0.0, 1.0, count, n)))
+    chosen = integers(3, count, seed=stream)
+    S = families[chosen, torch.arange(count)] * between(1.0, 1.2, count, n)
+    S = S.sort(descending=True).values
+    return (rotations() * S[:, None, :]) @ rotations().mT, S
 
 
 def train(seed: int, steps: int = TRAINING_STEPS) -> FactorizationOperator:

@@ -6,7 +6,6 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import torch
 from jaxtyping import Int64
 from torch import Tensor
 
@@ -98,30 +97,6 @@ def first_sentence(prose: str) -> str:
     if match is None:
         raise ValueError(f"prose must hold a sentence of 60 to 140 characters: {prose[:60]!r}…")
     return match.group()
-
-
-def encode(text: str) -> Int64[Tensor, "bytes"]:
-    """The UTF-8 bytes of ``text`` as token ids; ValueError if it is empty or no Unicode text."""
-    if not unicode_text(text, "text"):
-        raise ValueError("text must hold at least one character, but it is empty")
-    return torch.tensor(list(text.encode()))
-
-
-def windows(text: str, context: int, count: int) -> Int64[Tensor, "count context_plus_1"]:
-    """``count`` windows of ``context`` + 1 bytes, evenly spread over ``text`` and not overlapping.
-
-    The extra byte is the last target. ValueError when the text is too short for them.
-    """
-    tokens = encode(text)
-    length = integer(context, "context", least=1) + 1
-    count = integer(count, "count", least=1)
-    if len(tokens) < count * length:
-        raise ValueError(
-            f"text must hold count = {count} windows of {length} bytes = {count * length} bytes, "
-            f"not {len(tokens)}"
-        )
-    starts = torch.arange(count) * (len(tokens) // count)
-    return tokens[starts[:, None] + torch.arange(length)]
 
 
 def heldout_text() -> str:

@@ -4,8 +4,7 @@
 from helpers.layers.factorization import (
     DivergenceError, FactorizationLayer, Factors, Fit, fit, gauss_newton_step,
 )
-from helpers.layers.learned_svd import BLOCKS, DEGREE, FactorizationOperator, excess_error
-from helpers.layers.landmarks import CUTOFF, Landmarks, METHODS, ORACLES, Seen, compress
+from helpers.layers.landmarks import Landmarks, METHODS, Problem, compress
 from helpers.layers.stored import GROUP, HalfPrecision, Quantised
 from helpers.layers.butterfly import (
     Butterfly, ORDERS, apply_factor, cooley_tukey, factorize, normalised, rank_one_bound,

@@ -1,4 +1,4 @@
-"""Rows of keys or values in less room: float16, two factors, or a few bits a number."""
+"""Rows of keys or values in less room: float16, or a few bits a number."""
 
 from dataclasses import dataclass
 
@@ -47,18 +47,17 @@ class Quantised:
 
 @dataclass(frozen=True)
 class HalfPrecision:
-    """Rows in float16, or the product of two factors in float16."""
+    """Rows in float16."""
 
-    factors: tuple[Tensor, ...]
+    halves: Tensor
 
     @staticmethod
-    def of(*factors: Tensor) -> "HalfPrecision":
-        return HalfPrecision(tuple(factor.half() for factor in factors))
+    def of(rows: Rows) -> "HalfPrecision":
+        return HalfPrecision(rows.half())
 
     @property
     def bytes(self) -> int:
-        return sum(factor.nbytes for factor in self.factors)
+        return self.halves.nbytes
 
     def rows(self) -> Rows:
-        first, *others = (factor.float() for factor in self.factors)
-        return first @ others[0] if others else first
+        return self.halves.float()

@@ -40,12 +40,11 @@ class LowRank(nn.Module):
 
 
 class Convolution(nn.Module):
-    """Convolution along the tokens, zero-padded, one kernel for all columns or one for each."""
+    """Convolution along the tokens, zero-padded, one kernel for all columns."""
 
-    def __init__(self, n: int, width: int, taps: int, depthwise: bool, seed: Seed) -> None:
+    def __init__(self, n: int, taps: int, seed: Seed) -> None:
         super().__init__()
-        kernels = width if depthwise else 1
-        self.kernel = _draw(kernels, taps, deviation=taps**-0.5, seed=seed)
+        self.kernel = _draw(taps, deviation=taps**-0.5, seed=seed)
         self.free = self.kernel.numel()
         lags = torch.arange(n)[:, None] - torch.arange(n) + taps // 2
         # Place ``taps`` of the kernel, beyond its end, will hold a zero.
@@ -55,10 +54,7 @@ class Convolution(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(…, n, width)`` → the same shape."""
         # At these sizes a Toeplitz matrix is faster than a convolution.
-        toeplitz = nn.functional.pad(self.kernel, (0, 1))[:, self.places]
-        if len(toeplitz) == 1:
-            return toeplitz[0] @ x
-        return torch.einsum("cij,...jc->...ic", toeplitz, x)
+        return nn.functional.pad(self.kernel, (0, 1))[self.places] @ x
 
 
 class Attention(nn.Module):
@@ -103,7 +99,7 @@ class UniversalLayer(nn.Module):
     the gates, and :meth:`forward` takes the mean Σπ_kT_k(x). An open gate costs ``price`` bits for each
     free parameter. In evaluation mode gates with π_k > ½ are open and the others closed.
 
-    ``rank``, ``taps``, ``depthwise`` and ``heads`` are the sizes of the classes. Starts at random from
+    ``rank``, ``taps`` and ``heads`` are the sizes of the classes. Starts at random from
     ``seed``. Raises ValueError for an unknown class, a negative price, a rank above n, an even number
     of taps, heads that don't divide the width, a dtype other than float32 or float64, and with
     "butterfly" for an n that is no power of two.
@@ -117,7 +113,6 @@ class UniversalLayer(nn.Module):
         classes: Sequence[str] = CLASSES,
         rank: int = 4,
         taps: int = 9,
-        depthwise: bool = False,
         heads: int = 1,
         price: float = FLOAT_BITS,
         seed: Seed = 0,
@@ -136,7 +131,7 @@ class UniversalLayer(nn.Module):
         stream = generator(seed, "universal layer")
         make = {
             "low rank": lambda: LowRank(n, rank, stream),
-            "convolution": lambda: Convolution(n, width, taps, depthwise, stream),
+            "convolution": lambda: Convolution(n, taps, stream),
             "attention": lambda: Attention(width, heads, stream),
             "butterfly": lambda: RealButterfly(n, stream),
         }

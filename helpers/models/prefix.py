@@ -1,4 +1,4 @@
-"""A long prefix of a language model's text, kept in less: fewer tokens, fewer dimensions or fewer bits.
+"""A long prefix of a language model's text, kept in less: fewer tokens or fewer bits.
 
 Every key head of every layer keeps something that answers queries as its n keys and values did, with
 their mass. Later tokens are attended to exactly, and the two are combined. The model isn't changed.
@@ -7,21 +7,19 @@ Queries that a method is fitted to come from readings behind the prefix: passage
 asked for, texts that the model itself writes on.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 from tqdm.auto import tqdm
 
 from helpers.layers import HalfPrecision, Landmarks, Quantised, compress
 from helpers.maths import Part, attention_part, combine, generator, integer, one_of, uniform
-from helpers.models.decoder import check_ids
-from helpers.models.transformer import attending_by, per_query_head
+from helpers.models.transformer import attending_by, check_ids, per_query_head
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -41,8 +39,16 @@ class Kept:
     bias: HalfPrecision | None
     """None if every bias is zero."""
     scale: float
-    lengths: tuple[int, ...] | None = None
-    """Rows of each head where they differ; the heads' rows then stand one behind the other."""
+
+    @classmethod
+    def of(cls, landmarks: Landmarks, bits: int = 16) -> "Kept":
+        """Keys and values in ``bits`` (16, 8, 4 or 2) each, biases in 16."""
+        keys, values = (
+            HalfPrecision.of(rows) if bits == 16 else Quantised.of(rows, bits)
+            for rows in (landmarks.keys, landmarks.values)
+        )
+        bias = HalfPrecision.of(landmarks.bias) if landmarks.bias.any() else None
+        return cls(keys, values, bias, landmarks.scale)
 
     @property
     def bytes(self) -> int:
@@ -52,9 +58,6 @@ class Kept:
     def landmarks(self) -> Landmarks:
         keys, values = self.keys.rows(), self.values.rows()
         bias = keys.new_zeros(keys.shape[:-1]) if self.bias is None else self.bias.rows()
-        if self.lengths:
-            heads = (rows[0].split(self.lengths) for rows in (keys, values, bias))
-            keys, values, bias = _side_by_side(*heads)
         return Landmarks(keys, values, bias, self.scale)
 
 
@@ -84,9 +87,7 @@ class Prefix:
     def stored_in(self, bits: int) -> "Prefix":
         """The same with its rows in ``bits`` (16, 8, 4 or 2) each."""
         one_of(bits, "bits", (16, 8, 4, 2))
-        if any(len(kept.keys.factors) > 1 for kept in self.layers if kept):
-            raise ValueError("bits must be 16 for what is kept in fewer dimensions")
-        layers = [kept and _stored(kept.landmarks, bits) for kept in self.layers]
+        layers = [kept and Kept.of(kept.landmarks, bits) for kept in self.layers]
         return replace(self, layers=layers)
 
     def logits(
@@ -138,47 +139,31 @@ class Layer:
     """Those of all query heads that a key head serves, one after the other."""
     later: Part
     """Attention of these queries to what is read behind the prefix."""
-    group: int
-    """Query heads of a key head."""
-    seed: int
 
-    def head(self, k: int) -> "Layer":
-        """Of one key head."""
-        rows = {name: getattr(self, name)[k : k + 1] for name in ("keys", "values", "queries")}
-        return replace(self, **rows, later=Part(*(part[k : k + 1] for part in self.later)))
-
-    def by(self, method: str, count: int, **options: object) -> Landmarks:
+    def by(
+        self, method: str | Callable[..., Landmarks], tokens: int, **options: object
+    ) -> Landmarks:
         """A method of ``compress``."""
         parts = self.queries, self.keys, self.values
-        more = {"seed": self.seed, "scale": self.scale, "progress": False, **options}
-        return compress(method, *parts, count, **more)
+        return compress(method, *parts, tokens, scale=self.scale, progress=False, **options)
 
 
-def _landmarks(layer: Layer, tokens: int, **options: object) -> Landmarks:
+def heavy_keys(layer: Layer, tokens: int, **options: object) -> Landmarks:
+    """The keys with the largest total weight."""
+    return layer.by("heavy keys", tokens, **options)
+
+
+def landmarks(layer: Layer, tokens: int, **options: object) -> Landmarks:
+    """Fitted to their outputs and mass beside ``layer.later``."""
     return layer.by("landmarks", tokens, later=layer.later, **options)
 
 
-def _expected(layer: Layer, tokens: int) -> Landmarks:
-    return layer.by("expected attention", tokens, groups=layer.group)
-
-
-def _without_mass(layer: Layer, tokens: int, **options: object) -> Landmarks:
-    return _landmarks(layer, tokens, mass=False, **options)
-
-
-FITTED: dict[str, Callable[..., Landmarks]] = {
-    "heavy keys": lambda layer, tokens: layer.by("heavy keys", tokens),
-    "k-means": lambda layer, tokens: layer.by("k-means", tokens),
-    "expected attention": _expected,
-    "landmarks without mass": _without_mass,
-    "landmarks": _landmarks,
+METHODS: dict[str, Callable[..., Landmarks]] = {
+    "heavy keys": heavy_keys,
+    "landmarks": landmarks,
+    "landmarks without mass": partial(landmarks, mass=False),
 }
-"""Methods that look at queries, or need time."""
-METHODS = ("window", *FITTED)
-SHARED = ("budgets", "on_policy", "again_only", "seed", "progress")
-FITTING = ("steps", "learning_rate", "start")
-"""Options that every method takes, and those of landmarks."""
-"""Fewer tokens. "full", "none", "svd" (fewer dimensions) and those of BITS are known, too."""
+"""Fewer tokens. "full", "none" and those of BITS are known, too."""
 BITS = {"int8": 8, "int4": 4, "int2": 2}
 
 
@@ -201,50 +186,46 @@ class ReadPrefix:
         tokens: int | None = None,
         *,
         method: str = "landmarks",
-        bits: int = 16,
-        budgets: Int64[Tensor, "layers"] | Int64[Tensor, "layers heads"] | None = None,
-        on_policy: bool = True,
-        again_only: bool = False,
         seed: int = 0,
         progress: bool = True,
         **options: object,
     ) -> Prefix:
         """As :func:`compact_prefix`, as often as you like after one reading."""
-        n = len(self.ids)
-        _check(self.model, n, tokens, method=method, bits=bits, **options)
-        if method in BITS or bits != 16:
-            more = {"seed": seed, "progress": progress, "budgets": budgets, **options}
-            more |= {"on_policy": on_policy, "again_only": again_only}
-            whole = "full" if method in BITS else method
-            return self.compact(tokens, method=whole, **more).stored_in(BITS.get(method, bits))
-        counts = _counts(budgets, (len(self.layers), len(self.layers[0][0])), n, tokens)
-        if method not in FITTED:
-            if budgets is not None:
-                raise ValueError(f"budgets are for {', '.join(FITTED)}, not for {method}")
-            layers = [_kept(*layer, tokens, method) for layer in self.layers]
-            return Prefix(self.model, n, layers, self.next_logits)
+        _check(self.model, len(self.ids), tokens, method, **options)
+        if method in METHODS:
+            counts = _counts(options.pop("budgets", None), len(self.layers), len(self.ids), tokens)
 
-        rows, blind = self.passages
-        rows, blind = (rows[~blind], blind[~blind]) if again_only else (rows, blind)
-        bar = tqdm(total=len(counts), desc=method, disable=not progress, delay=3, leave=False)
+            def fit(place: int, layer: Layer) -> Kept:
+                return Kept.of(METHODS[method](layer, counts[place], seed=seed, **options))
 
-        # Expected attention knows no passage; it looks at those that come without the prefix.
-        looked = self.passages[1] if method == "expected attention" else slice(len(rows))
+            on_policy = method.startswith("landmarks")
+            return self.fitted(fit, on_policy=on_policy, name=method if progress else None)
+        layers = [None if method == "none" else _whole(*layer) for layer in self.layers]
+        prefix = Prefix(self.model, len(self.ids), layers, self.next_logits)
+        return prefix.stored_in(BITS[method]) if method in BITS else prefix
+
+    def fitted(
+        self, fit: Callable[[int, Layer], Kept], *, on_policy: bool, name: str | None = None
+    ) -> Prefix:
+        """The prefix with each layer as ``fit`` makes it from its place and what is seen of it.
+
+        ``on_policy``: its queries are those that the layers below send, compacted already; else those
+        of the whole model. A progress bar called ``name`` appears after three seconds.
+        """
+        bar = tqdm(total=len(self.layers), desc=name, disable=name is None, delay=3, leave=False)
 
         def keep(place: int, query: Tensor, later: Part) -> Kept:
-            heads = len(self.layers[place][0])
-            asked, *parts = (_by_key_head(part[looked], heads) for part in (query, *later))
-            group = query.shape[1] // heads
-            layer = Layer(*self.layers[place], asked, Part(*parts), group, seed)
+            keys, values, scale = self.layers[place]
+            asked, *parts = (_by_key_head(part, len(keys)) for part in (query, *later))
             bar.update()
-            return _stored(_fitted(method, layer, counts[place], **options))
+            return fit(place, Layer(keys, values, scale, asked, Part(*parts)))
 
         with bar:
-            if on_policy and method.startswith("landmarks"):
-                layers = self._read_on(rows, blind, keep)
+            if on_policy:
+                layers = self._read_on(*self.passages, keep)
             else:
                 layers = [keep(place, *asked) for place, asked in enumerate(self.questions)]
-        return Prefix(self.model, n, layers, self.next_logits)
+        return Prefix(self.model, len(self.ids), layers, self.next_logits)
 
     @cached_property
     def passages(self) -> tuple[Int64[Tensor, "rows t"], Bool[Tensor, "rows"]]:
@@ -272,9 +253,8 @@ class ReadPrefix:
         ids = logits.new_zeros(self.written, length, dtype=torch.long)
         for k in range(length if self.written else 0):
             chance = uniform(*logits.shape, seed=stream).to(logits)
-            ids[:, k] = (logits - (-chance.log()).log()).argmax(
-                -1
-            )  # Gumbel's maximum is such a draw
+            # A maximum with Gumbel's noise is such a draw.
+            ids[:, k] = (logits - (-chance.log()).log()).argmax(-1)
             logits = self.model(ids[:, k : k + 1], past_key_values=cache).logits[:, -1].float()
         return ids
 
@@ -294,10 +274,8 @@ class ReadPrefix:
         def attend(place, query, key, value, mask, scale):
             later = _attend(query, key, value, mask, scale)
             layers.append(keep(place, query, later))
-            used = layers[-1] or _kept(*self.layers[place], None, "full")
-            return torch.where(
-                blind[:, None, None, None], later.outputs, _joined(used, query, later)
-            )
+            whole = _joined(layers[-1] or _whole(*self.layers[place]), query, later)
+            return torch.where(blind[:, None, None, None], later.outputs, whole)
 
         with torch.no_grad(), attending_by(self.model, attend) as body:
             places = torch.arange(rows.shape[1]) + len(self.ids)
@@ -334,20 +312,21 @@ def compact_prefix(
 ) -> Prefix:
     """Keep a prefix of a text in less, for a decoder of ``transformers`` that rotates by position (RoPE).
 
-    ``tokens`` is how many keys each key-value head keeps in place of n; with "svd" as many dimensions
-    are kept as take the same bytes; "full", "none" and bits need none. Further options:
+    ``tokens`` is how many keys each key-value head keeps in place of n; "full", "none" and bits need none.
+    Further options:
 
-    * ``method``: "landmarks" (the default), another of METHODS, "full", "none", "svd", "int8", "int4", "int2";
-    * ``bits`` (8, 4, 2): the rows that are kept are stored in so many;
-    * ``budgets``: tokens layer by layer or head by head;
+    * ``method``: "landmarks" (the default), another of METHODS, "full", "none", "int8", "int4", "int2";
+    * ``budgets``: tokens layer by layer;
     * ``written``: so many texts that the model writes on behind the prefix are among the queries;
-    * ``on_policy``: landmarks see the queries that compacted layers below send, in one reading (the default);
-    * ``again_only``: leave out the reading without the prefix;
-    * ``seed``, ``progress``, and those of ``helpers.layers.landmarks``: ``steps``, ``learning_rate``.
+    * ``seed``, ``progress``, and with landmarks those of :func:`helpers.layers.landmarks.landmarks`:
+      ``steps``, ``learning_rate``, ``start``.
 
-    Raises, before anything is read, ValueError for tokens outside 1 … n, a prefix or continuation beyond the model's positions, a model
-    without RoPE, and one whose mask hides the prefix from later tokens (sliding windows); TypeError for what
-    is no model and for texts in place of ids.
+    Landmarks see the queries that compacted layers below send, in one reading; heavy keys are those of
+    the whole model's queries. ``stored_in`` puts what is kept into fewer bits.
+
+    Raises, before anything is read, ValueError for tokens outside 1 … n, a prefix or continuation beyond
+    the model's positions, a model without RoPE, and one whose mask hides the prefix from later tokens
+    (sliding windows); TypeError for what is no model and for texts in place of ids.
     """
     _servable(model)
     _check(model, len(_ids(prefix_ids, "prefix_ids", model)), tokens, **options)
@@ -377,92 +356,39 @@ def _by_key_head(rows: Tensor, heads: int) -> Tensor:
     return rows.unflatten(1, (heads, -1)).movedim(0, 2).flatten(1, 3).float()
 
 
-def _stored(landmarks: Landmarks, bits: int = 16) -> Kept:
-    keys, values, bias = landmarks.keys, landmarks.values, landmarks.bias
-    seen, lengths = torch.isfinite(bias), None
-    if not seen.all():
-        lengths = tuple(seen.sum(-1).tolist())
-        keys, values, bias = (rows[seen][None] for rows in (keys, values, bias))
-    keys, values = (
-        HalfPrecision.of(rows) if bits == 16 else Quantised.of(rows, bits)
-        for rows in (keys, values)
-    )
-    bias = HalfPrecision.of(bias) if bias.any() else None
-    return Kept(keys, values, bias, landmarks.scale, lengths)
-
-
-def _side_by_side(*parts: Sequence[Tensor]) -> Iterator[Tensor]:
-    """Keys, values and biases of heads as one tensor each; what is short is filled up by rows that no query sees."""
-    for heads, filling in zip(parts, (0.0, 0.0, float("-inf")), strict=True):
-        yield pad_sequence(list(heads), batch_first=True, padding_value=filling)
-
-
-def _kept(keys: Rows, values: Rows, scale: float, tokens: int | None, method: str) -> Kept | None:
-    """What a method keeps that looks at no query."""
-    if method == "none":
-        return None
-    if method == "svd":
-        n, d = keys.shape[-2:]
-        rank = max(1, min(d, tokens * d // (n + d)))  # rank·(n + d) numbers in place of tokens·d
-        cut = [_factors(rows, rank) for rows in (keys, values)]
-        return Kept(*(HalfPrecision.of(*pair) for pair in cut), None, scale)
-    if method == "window":  # any queries will do
-        return _stored(compress("window", keys, keys, values, tokens, scale=scale))
-    return _stored(Landmarks(keys, values, torch.zeros_like(keys[..., 0]), scale))
-
-
-def _factors(rows: Rows, rank: int) -> tuple[Tensor, Tensor]:
-    U, S, Vh = torch.linalg.svd(rows, full_matrices=False)
-    return U[..., :rank] * S[..., None, :rank], Vh[..., :rank, :]
+def _whole(keys: Rows, values: Rows, scale: float) -> Kept:
+    return Kept.of(Landmarks(keys, values, torch.zeros_like(keys[..., 0]), scale))
 
 
 def _check(
     model: "PreTrainedModel",
     n: int,
     tokens: int | None,
-    *,
     method: str = "landmarks",
-    bits: int = 16,
     **options: object,
 ) -> None:
     """Refuse what can't be kept, before it costs time."""
-    one_of(method, "method", ("full", "none", "svd", *BITS, *METHODS))
-    one_of(bits, "bits", (16, 8, 4, 2))
-    if bits != 16 and (method in BITS or method == "svd"):
-        raise ValueError(f"bits must be 16 with method {method!r}, which has its own storage")
-    known = {*SHARED, *(FITTING if method.startswith("landmarks") else ())}
+    one_of(method, "method", ("full", "none", *BITS, *METHODS))
+    known = {"seed", "progress"}
+    if method in METHODS:
+        integer(tokens, "tokens", least=1, most=n)
+        _room(model, n + min(n, PASSAGE), "prefix_ids and a passage that is read behind them")
+        known |= {"budgets"}
+    if method.startswith("landmarks"):
+        known |= {"steps", "learning_rate", "start"}
     if unknown := sorted(set(options) - known):
         raise TypeError(f"method {method!r} knows no option {unknown[0]!r}")
-    if tokens is None and (method in METHODS or method == "svd"):
-        raise TypeError(f"tokens must be given for method {method!r}")
-    if method in METHODS or method == "svd":
-        integer(tokens, "tokens", least=1, most=n)
-    if method in FITTED:
-        _room(model, n + min(n, PASSAGE), "prefix_ids and a passage that is read behind them")
 
 
-def _counts(
-    budgets: Tensor | None, shape: tuple[int, int], n: int, tokens: int | None
-) -> list[list[int | None]]:
-    """Tokens of every head of every layer."""
-    layers, heads = shape
+def _counts(budgets: Tensor | None, layers: int, n: int, tokens: int) -> list[int]:
+    """Tokens of every layer."""
     if budgets is None:
-        return [[tokens] * heads] * layers
-    if budgets.shape not in ((layers,), shape) or budgets.min() < 1 or budgets.max() > n:
+        return [tokens] * layers
+    if budgets.shape != (layers,) or budgets.min() < 1 or budgets.max() > n:
         raise ValueError(
-            f"budgets must be numbers of keys from 1 to {n}, one for each of {layers} layers "
-            f"or of {layers} × {heads} key heads"
+            f"budgets must be {layers} numbers of keys from 1 to {n}, one for each layer"
         )
-    return budgets.reshape(layers, -1).expand(shape).tolist()
-
-
-def _fitted(method: str, layer: Layer, counts: list[int], **options: object) -> Landmarks:
-    """All heads at once, or each alone where their counts differ."""
-    if len(set(counts)) == 1:
-        return FITTED[method](layer, counts[0], **options)
-    heads = [FITTED[method](layer.head(k), count, **options) for k, count in enumerate(counts)]
-    rows = [(head.keys[0], head.values[0], head.bias[0]) for head in heads]
-    return Landmarks(*_side_by_side(*zip(*rows, strict=True)), layer.scale)
+    return budgets.tolist()
 
 
 def _ids(ids: object, name: str, model: "PreTrainedModel") -> Int64[Tensor, "t"]:

@@ -1,7 +1,6 @@
 """Look inside any transformer: its attention matrices, what they are made of, and others in their place.
 
-Works on the models of the ``transformers`` library, and where it says so on the book's own
-:class:`~helpers.models.decoder.Decoder`. A model is run in evaluation mode and left as it was.
+Works on the models of the ``transformers`` library. A model is run in evaluation mode and left as it was.
 """
 
 from collections.abc import Callable, Iterator
@@ -12,8 +11,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from helpers.maths.checks import own_precision
-from helpers.models.decoder import BYTES, Decoder, Transform, check_ids
+from helpers.maths.checks import is_true, own_precision
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -21,6 +19,8 @@ if TYPE_CHECKING:
 Inputs = Int64[Tensor, "n"] | Int64[Tensor, "1 n"] | Float[Tensor, "1 channels height width"]
 Rows = Float[Tensor, "layers heads n d"]
 Shared = Float[Tensor, "layers key_heads n d"]
+Transform = Callable[[int, Tensor], Tensor]
+"""``transform(layer, A) -> A`` with A of shape (batch, heads, n, n); may return any such tensor."""
 
 OURS = "attention_factorized"
 """What transformers calls the attention function below."""
@@ -30,7 +30,7 @@ BEYOND = ("position_bias", "softcap", "s_aux")
 
 @own_precision
 def attention_maps(
-    model: "PreTrainedModel | Decoder", input_ids: Inputs
+    model: "PreTrainedModel", input_ids: Inputs
 ) -> Float[Tensor, "layers heads n n"]:
     """Attention weights A of every layer and head, rows summing to one, in the model's precision.
 
@@ -41,8 +41,6 @@ def attention_maps(
     Raises TypeError for a text in place of ids and for what is no model; ValueError for ids outside
     the vocabulary, more of them than the model has positions, and a model without attention.
     """
-    if isinstance(model, Decoder):
-        return model.attention(_one_row(input_ids, BYTES, model.context))[0]
     with _prepared(model, "eager") as body:
         output = _run(body, input_ids, output_attentions=True)
     weights = [part for part in output.get("attentions") or () if part is not None]
@@ -51,9 +49,7 @@ def attention_maps(
     return torch.cat(weights)
 
 
-def queries_keys_values(
-    model: "PreTrainedModel | Decoder", input_ids: Inputs
-) -> tuple[Rows, Shared, Shared]:
+def queries_keys_values(model: "PreTrainedModel", input_ids: Inputs) -> tuple[Rows, Shared, Shared]:
     """Queries (layers, heads, n, d), keys and values (layers, key heads, n, d) as they meet.
 
     Positions have entered: RoPE turns queries and keys before. So softmax(QKᵀ/√d), under the causal
@@ -62,8 +58,6 @@ def queries_keys_values(
 
     Raises as :func:`attention_maps`, and ValueError for a model that adds to QKᵀ, as T5 does.
     """
-    if isinstance(model, Decoder):
-        return tuple(part[0] for part in model.heads(_one_row(input_ids, BYTES, model.context)))
     layers: list[tuple[Tensor, ...]] = []
 
     def record(
@@ -182,3 +176,16 @@ def _one_row(input_ids: object, vocabulary: int, most: int | None) -> Int64[Tens
     if input_ids.numel() == 0 or shape not in ((input_ids.numel(),), (1, input_ids.numel())):
         raise ValueError(f"input_ids must have shape (n,) or (1, n) and not be empty, not {shape}")
     return input_ids.reshape(1, -1)
+
+
+def check_ids(ids: object, name: str, vocabulary: int, most: int | None) -> None:
+    """TypeError unless ``ids`` is an int64 tensor, ValueError for more than ``most`` or an unknown one."""
+    if not isinstance(ids, Tensor) or ids.dtype != torch.int64:
+        kind = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
+        inner = "; pass its .input_ids" if hasattr(ids, "input_ids") else ""
+        raise TypeError(f"{name} must be an int64 tensor, not {kind}{inner}")
+    if most is not None and ids.size(-1) > most:
+        raise ValueError(f"{name} must be at most {most} tokens, not {ids.size(-1)}")
+    if is_true(((ids < 0) | (ids >= vocabulary)).any(), name):
+        low, high = int(ids.min()), int(ids.max())
+        raise ValueError(f"{name} must lie in 0 … {vocabulary - 1}, but run {low} … {high}")

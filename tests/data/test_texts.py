@@ -15,14 +15,12 @@ from helpers.data import (
     TEXT_KINDS,
     TEXTS_PER_KIND,
     VOCABULARY_SIZE,
-    encode,
     first_sentence,
     heldout_text,
     long_ids,
     random_word_pieces,
     text,
     training_text,
-    windows,
 )
 from helpers.models import MINILM_WINDOW, minilm_tokens, smollm
 
@@ -61,15 +59,6 @@ def test_random_word_pieces_are_uniform_and_seeded():
     assert abs(pieces.double().std() - width / 12**0.5) < 0.01 * width
 
 
-def test_text_is_its_bytes_and_windows_cut_it_without_overlap():
-    assert encode("né").tolist() == [110, 195, 169]
-    letters = "".join(chr(33 + i) for i in range(90))
-    rows = windows(letters, 9, 7)
-    assert rows.shape == (7, 10)
-    assert len(set(rows.flatten().tolist())) == 70
-    assert bytes(rows[1].tolist()).decode() in letters
-
-
 @pytest.mark.bad_input
 @pytest.mark.parametrize(
     ("call", "said"),
@@ -81,13 +70,6 @@ def test_text_is_its_bytes_and_windows_cut_it_without_overlap():
         (lambda: random_word_pieces(0, seed=0), "count must be at least 1"),
         (lambda: first_sentence("too short. and no capital"), "prose must hold a sentence"),
         (lambda: first_sentence(b"bytes"), "prose must be a string, not bytes"),
-        (lambda: encode(""), "text must hold at least one character"),
-        (lambda: encode(b"bytes"), "text must be a string, not bytes"),
-        (lambda: encode("caf\udce9"), r"text must be Unicode text, .* 3, '\\udce9'"),
-        (lambda: windows("caf\udce9", 1, 1), r"text must be Unicode text, .* 3, '\\udce9'"),
-        (lambda: windows("abcdefghijklmn", 4, 3), "text must hold count = 3 windows .*not 14"),
-        (lambda: windows("abc", 0, 1), "context must be at least 1"),
-        (lambda: windows("abc", 1, 0), "count must be at least 1"),
     ],
 )
 def test_wrong_arguments_are_named(call, said):

@@ -9,6 +9,7 @@ import torch
 
 from experiments import decoder_seeds
 from experiments.byte_counts import load_counts, ngram_bits
+from experiments.decoder import Decoder, encode, load_decoder, windows
 from experiments.decoder_measures import (
     ablate,
     ablation_costs,
@@ -20,9 +21,8 @@ from experiments.decoder_measures import (
     update_ranks,
 )
 from experiments.decoder_seeds import LOSS_WINDOWS, SEEDS, load_results, run, train
-from helpers.data import encode, heldout_text, windows
+from helpers.data import heldout_text
 from helpers.maths import spectrum
-from helpers.models import Decoder, load_decoder
 
 BATCH = windows(heldout_text(), 24, 2)  # (2, 25): 24 inputs, and the last target
 TOKENS = BATCH[:, :-1]

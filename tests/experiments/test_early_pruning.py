@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from experiments import early_pruning
+from experiments.decoder import Decoder
 from experiments.decoder_measures import bits_per_byte
 from experiments.early_pruning import (
     ARMS,
@@ -20,7 +21,6 @@ from experiments.early_pruning import (
     texts,
 )
 from helpers.maths import gaussian
-from helpers.models import Decoder
 
 TINY = {"width": 8, "layers": 2, "heads": 2, "context": 16}
 

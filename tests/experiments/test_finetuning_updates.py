@@ -6,6 +6,7 @@ from torch import nn
 from torch.nn.utils import parametrize
 
 from experiments import finetuning_updates
+from experiments.decoder import Decoder
 from experiments.finetuning_updates import (
     METHODS,
     RANKS,
@@ -17,7 +18,7 @@ from experiments.finetuning_updates import (
     shares,
 )
 from helpers.maths import gaussian, generator
-from helpers.models import Decoder, smollm
+from helpers.models import smollm
 
 
 def test_every_matrix_of_a_block_is_trained_and_nothing_else():

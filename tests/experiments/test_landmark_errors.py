@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from experiments import landmark_errors
+from experiments.decoder import load_decoder, windows
 from experiments.landmark_errors import (
     BENCHED,
     RANKS,
@@ -17,10 +18,10 @@ from experiments.landmark_errors import (
     run,
     weight_errors,
 )
-from helpers.data import TEXTS_PER_KIND, heldout_text, text, windows
-from helpers.layers import ORACLES
+from experiments.rivals import ORACLES
+from helpers.data import TEXTS_PER_KIND, heldout_text, text
 from helpers.maths import attention_weights, gaussian
-from helpers.models import load_decoder, minilm_tokens
+from helpers.models import minilm_tokens
 
 
 def small(heads=3, n=12, d=4):

@@ -4,10 +4,17 @@ import pytest
 import torch
 
 from experiments import minilm_survey
-from experiments.minilm_survey import LENGTHS, SOURCES, energy_ranks, load_survey, run
+from experiments.minilm_survey import (
+    LENGTHS,
+    SOURCES,
+    energy_ranks,
+    load_survey,
+    minilm_reinitialised,
+    run,
+)
 from helpers.data import TEXT_KINDS, TEXTS_PER_KIND, text
 from helpers.maths import gaussian
-from helpers.models import minilm_tokens
+from helpers.models import attention_maps, minilm, minilm_tokens
 
 
 def test_a_run_asks_for_every_length_and_counts_singular_values(monkeypatch):
@@ -66,3 +73,27 @@ def test_stored_ranks_measured_again(source):
     # A rank may move by one where a rounding error decides at the threshold.
     assert (measured - stored).abs().max() <= 1
     assert (measured == stored).double().mean() > 0.95
+
+
+def test_training_changed_the_attention():
+    tokens = minilm_tokens("Attention is all you need.")
+    untrained = attention_maps(minilm_reinitialised(0), tokens)
+    assert (untrained - attention_maps(minilm(), tokens)).abs().max() > 0.1
+
+
+def test_reinitialised_weights():
+    state = torch.get_rng_state()
+    first, again, other = (minilm_reinitialised(seed) for seed in (5, 5, 6))
+    assert torch.equal(torch.get_rng_state(), state), "global random state was touched"
+    trained = dict(minilm().named_parameters())
+    for (name, weight), (_, same), (_, new) in zip(
+        first.named_parameters(), again.named_parameters(), other.named_parameters(), strict=True
+    ):
+        assert weight.shape == trained[name].shape
+        assert torch.equal(weight, same)
+        if weight.ndim == 2:
+            assert not torch.equal(weight, new)
+            # 768 numbers in the smallest matrix: the sd is within 3 of 0.02 by five sigma.
+            assert abs(weight.std() - 0.02) < 0.003, name
+        else:
+            assert torch.equal(weight, torch.full_like(weight, float(name.endswith("Norm.weight"))))

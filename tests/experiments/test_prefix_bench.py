@@ -50,14 +50,6 @@ def test_budgets_by_head_are_few_where_weight_is_gathered():
     assert 15 <= budgets.double().mean() <= 16
 
 
-def test_the_last_keys_are_the_last_and_stay_in_their_places():
-    keys = torch.arange(2 * 10 * 3.0).view(2, 10, 3)
-    reading = prefix_bench.ReadPrefix(None, torch.arange(10), [(keys, keys, 1.0)], torch.zeros(3))
-    kept = prefix_bench.last_keys(reading, 4)
-    assert (kept.length, kept.tokens) == (10, 4)
-    torch.testing.assert_close(kept.layers[0].landmarks.keys, keys[:, -4:])
-
-
 def test_half_of_one_layer_and_as_many_tokens_in_the_mean():
     keys = torch.zeros(2, 40, 3)
     reading = prefix_bench.ReadPrefix(None, torch.arange(40), [(keys, keys, 1.0)] * 5, keys[0, 0])

@@ -2,13 +2,14 @@
 
 from experiments import prefix_heads
 from experiments.prefix_bench import read
+from experiments.prefix_rivals import window
 
 
 def test_whole_prefixes_have_no_error_and_fewer_keys_have_some():
     reading = read("dialogue")[0]
     full = reading.compact(method="full")
     assert prefix_heads.head_errors(full, "dialogue").max() < 2e-3  # float16
-    few = prefix_heads.head_errors(reading.compact(64, method="window"), "dialogue")
+    few = prefix_heads.head_errors(window(reading, 64), "dialogue")
     assert few.shape == (30, 9)
     assert few.median() > 0.01
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from experiments.svd_training import SEEDS, run, train, trained_operator
-from helpers.layers import FactorizationOperator, excess_error
-from helpers.maths import known_matrices
+from experiments.learned_svd import FactorizationOperator, excess_error
+from experiments.svd_training import SEEDS, known_matrices, run, train, trained_operator
+from helpers.maths import spectrum
 
 
 def test_short_training_already_beats_the_classical_iteration():
@@ -46,3 +46,13 @@ def test_the_stored_networks_beat_the_iteration_that_they_unroll(n):
 def test_there_are_ten_networks(seed):
     with pytest.raises((ValueError, TypeError), match="^seed must be"):
         trained_operator(seed)
+
+
+def test_known_matrices_have_the_singular_values_that_come_with_them():
+    matrices, values = known_matrices(30, 12, seed=0)
+    torch.testing.assert_close(spectrum(matrices).singular_values, values, atol=1e-12, rtol=0)
+    assert (values.diff(dim=-1) <= 0).all()
+    assert values.min() >= 0
+    # Vectors are uniformly distributed, so no entry is larger than another in the mean.
+    share = (matrices / torch.linalg.matrix_norm(matrices)[:, None, None]).square().mean(0)
+    assert share.max() < 4 / 144

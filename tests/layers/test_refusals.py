@@ -7,15 +7,12 @@ import torch
 
 from helpers.layers import (
     METHODS,
-    ORACLES,
     Butterfly,
     FactorizationLayer,
-    FactorizationOperator,
     UniversalLayer,
     choose_classes,
     compress,
     cooley_tukey,
-    excess_error,
     factorize,
     fit,
     rank_one_bound,
@@ -31,7 +28,6 @@ PARTS = {
     "keys": gaussian(6, 4, seed=1),
     "values": gaussian(6, 3, seed=2),
 }
-LANDMARKS = [method for method in METHODS if method not in ORACLES]
 
 
 def with_entry(tensor, value):
@@ -48,12 +44,12 @@ def chosen(inputs=SAMPLES, outputs=SAMPLES, **options):
     return choose_classes(universal(), inputs, outputs, **options)
 
 
-def landmarks(method="k-means", **changed):
+def landmarks(method="heavy keys", **changed):
     return compress(**{"method": method, "rank": 2, **PARTS, **changed})
 
 
-def learned(**changed):
-    return landmarks("learned", **changed)
+def fitted(**changed):
+    return landmarks("landmarks", **changed)
 
 
 def refused(call, name, bad, error=(ValueError, TypeError), said=""):
@@ -76,14 +72,6 @@ NUMBERS = [
         "tolerance",
         NO_RATE,
     ),
-    (FactorizationOperator, "rank", NO_COUNT),
-    (lambda seed: FactorizationOperator(seed=seed), "seed", NO_SEED),
-    (lambda rank: FactorizationOperator(rank)(THREE), "rank", (4,)),
-    (
-        lambda rank: excess_error(FactorizationOperator(), THREE, THREE[0], rank=rank),
-        "rank",
-        (None, 4),
-    ),
     (Butterfly, "n", (0, 1, 3, 12, -8, 8.0, "8", None, True)),
     (cooley_tukey, "n", (0, 1, 3, 8.0, None)),
     (lambda n: rank_one_bound(torch.eye(n), torch.arange(n)), "n", (1, 6)),
@@ -105,9 +93,8 @@ NUMBERS = [
     ),
     (landmarks, "scale", NO_RATE[:-1]),
     (landmarks, "seed", NO_SEED),
-    (learned, "steps", (*NO_COUNT, None)),
-    (learned, "learning_rate", NO_RATE),
-    (lambda cutoff: landmarks("note", cutoff=cutoff), "cutoff", NO_RATE),
+    (fitted, "steps", (*NO_COUNT[1:], None)),
+    (fitted, "learning_rate", NO_RATE),
 ]
 
 
@@ -153,10 +140,8 @@ def test_tensors(case, spoil, error, said):
 
 
 @pytest.mark.parametrize(("spoil", "error", "said"), [kind for kind in KINDS if kind[2] != "shape"])
-def test_values_and_matrices_of_any_width(spoil, error, said):
+def test_values_of_any_width(spoil, error, said):
     refused(landmarks, "values", spoil(PARTS["values"]), error, said)
-    with pytest.raises(error, match=f"(?s)^X must .*({said})"):
-        FactorizationOperator()(spoil(THREE))
 
 
 SINGLE = {name: part.float() for name, part in PARTS.items()}
@@ -191,14 +176,6 @@ OTHERS = [
     (factorize, "matrix", with_entry(EIGHT + 0j, complex(0, float("inf")))),
     (lambda columns: factorize(EIGHT, columns=columns), "columns", "sorted"),
     (lambda rows: factorize(EIGHT, rows=rows), "rows", None),
-    *(
-        (lambda roots: FactorizationOperator(roots=roots), "roots", bad)
-        for bad in (THREE[0], THREE[None])
-    ),
-    *(
-        (lambda roots: FactorizationOperator(roots=roots), "roots", bad)
-        for bad in ([[0.0]], THREE.long())
-    ),
     # names and kinds
     *((landmarks, "method", bad) for bad in ("kmeans", "", None, 3)),
     *(
@@ -237,21 +214,15 @@ def test_a_size_that_is_no_power_of_two():
 
 
 def test_options_that_there_are_not():
-    for call in (lambda **o: fit(FactorizationLayer(3, 3), THREE, **o), landmarks, learned):
+    for call in (lambda **o: fit(FactorizationLayer(3, 3), THREE, **o), landmarks, fitted):
         with pytest.raises(TypeError, match="stepz"):
             call(stepz=4)
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_queries_that_cannot_be_served(method):
-    batch = {part: torch.stack([value, value]) for part, value in PARTS.items()}
-    result = landmarks(method, **batch, **({"steps": 1} if method == "learned" else {}))
-    same = result.attend(batch["queries"].clone())  # the same numbers will do
-    assert torch.equal(same.outputs, result.attend(batch["queries"]).outputs)
-    others = [batch["queries"].float(), batch["queries"][..., :3]]
-    if method in ORACLES:
-        others += [batch["queries"] + 1e-9, batch["queries"][:, :7], batch["queries"].flip(1)]
-    for other in others:
+    result = landmarks(method)
+    for other in (PARTS["queries"].float(), PARTS["queries"][..., :3]):
         with pytest.raises(ValueError, match="^queries must be"):
             result.attend(other)
 
@@ -259,8 +230,7 @@ def test_queries_that_cannot_be_served(method):
 SMALLEST = {
     "FactorizationLayer": lambda: FactorizationLayer(1, 1, 1, seed=0)(),
     "fit": lambda: fit(FactorizationLayer(3, 3), THREE, steps=1),
-    "FactorizationOperator": lambda: FactorizationOperator(1, seed=0)(THREE),
-    "compress": lambda: learned(rank=1, seed=0, steps=1),
+    "compress": lambda: fitted(rank=1, seed=0, steps=0),
     "zero rows": lambda: landmarks(**{name: part.tril() for name, part in PARTS.items()}),
     "Butterfly": lambda: Butterfly(2, copies=1, seed=0),
     "factorize": lambda: factorize(torch.eye(2), columns="search", rows="search"),

@@ -12,9 +12,7 @@ from helpers.maths import (
     generator,
     hartley,
     integers,
-    known_matrices,
     orders,
-    spectrum,
     uniform,
 )
 
@@ -71,13 +69,3 @@ def test_hartleys_matrix_is_real_minus_imaginary_part_of_the_dft(n):
 def test_bit_reversal_reverses_binary_digits(n):
     digits = n.bit_length() - 1
     assert bit_reversal(n).tolist() == [int(f"{k:0{digits}b}"[::-1], 2) for k in range(n)]
-
-
-def test_known_matrices_have_the_singular_values_that_come_with_them():
-    matrices, values = known_matrices(30, 12, seed=0)
-    torch.testing.assert_close(spectrum(matrices).singular_values, values, atol=1e-12, rtol=0)
-    assert (values.diff(dim=-1) <= 0).all()
-    assert values.min() >= 0
-    # Vectors are uniformly distributed, so no entry is larger than another in the mean.
-    share = (matrices / torch.linalg.matrix_norm(matrices)[:, None, None]).square().mean(0)
-    assert share.max() < 4 / 144

@@ -6,7 +6,6 @@ import transformers
 
 from helpers.maths import attention_weights, causal_mask
 from helpers.models import (
-    Decoder,
     attention_maps,
     minilm,
     minilm_tokens,
@@ -153,14 +152,6 @@ def test_autocast_does_not_lower_the_precision():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         weights = attention_maps(minilm(), ids)
     assert torch.equal(weights, attention_maps(minilm(), ids))
-
-
-def test_the_books_decoder_goes_through_the_same_functions():
-    decoder, ids = Decoder(seed=0, width=16, layers=2, heads=2, context=24), torch.arange(N)
-    weights = attention_maps(decoder, ids)
-    queries, keys, _ = queries_keys_values(decoder, ids[None])
-    assert weights.shape == (2, 2, N, N)
-    torch.testing.assert_close(attention_weights(queries, keys, mask=causal_mask(N)), weights)
 
 
 @pytest.mark.bad_input

@@ -5,8 +5,9 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from helpers.layers import BLOCKS, DEGREE, FactorizationOperator, excess_error
-from helpers.maths import gaussian, known_matrices, signed_qr, uniform
+from experiments.learned_svd import BLOCKS, DEGREE, FactorizationOperator, excess_error
+from experiments.svd_training import known_matrices
+from helpers.maths import gaussian, signed_qr, uniform
 
 F64 = torch.float64
 
@@ -209,3 +210,45 @@ def test_more_blocks_lose_less_down_to_rounding():
     ]
     assert medians == sorted(medians, reverse=True)
     assert 1e-15 <= medians[-1] <= 1e-14 < medians[0]
+
+
+@pytest.mark.bad_input
+@pytest.mark.parametrize(
+    ("call", "name", "values"),
+    [
+        (FactorizationOperator, "rank", (0, -1, 2.5, "3", True)),
+        (lambda seed: FactorizationOperator(seed=seed), "seed", (-1, 0.5, None, True)),
+        (lambda rank: FactorizationOperator(rank)(torch.eye(3)), "rank", (4,)),
+        (
+            lambda rank: excess_error(
+                FactorizationOperator(), torch.eye(3), torch.ones(3), rank=rank
+            ),
+            "rank",
+            (None, 4),
+        ),
+        (
+            lambda roots: FactorizationOperator(roots=roots),
+            "roots",
+            (torch.ones(3), torch.ones(1, 3, 3), [[0.0]], torch.eye(3).long()),
+        ),
+        (
+            lambda X: FactorizationOperator()(X),
+            "X",
+            (
+                torch.full((3, 3), float("nan")),
+                torch.full((3, 3), float("inf")),
+                torch.ones(0, 3),
+                torch.ones(3),
+                torch.eye(3).long(),
+                torch.eye(3).half(),
+                torch.eye(3).to(torch.complex128),
+                torch.eye(3).numpy(),
+                None,
+            ),
+        ),
+    ],
+)
+def test_wrong_arguments_are_named(call, name, values):
+    for bad in values:
+        with pytest.raises((ValueError, TypeError), match=f"^{name} must"):
+            call(**{name: bad})

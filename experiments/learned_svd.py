@@ -1,13 +1,13 @@
 """One network from a matrix to its factors: fθ(X) = (U, Σ, V), an unrolled subspace iteration.
 
-``experiments/svd_training.py`` trains ten of them.
+``svd_training`` trains ten of them.
 """
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from helpers.layers.factorization import Factors, gauss_newton_step
+from helpers.layers import Factors, gauss_newton_step
 from helpers.maths import Seed, gaussian, integer, own_precision, real_tensor, signed_qr, unit_scale
 
 BLOCKS, DEGREE, CORE_STEPS = 3, 3, 14

@@ -9,7 +9,6 @@ logit of places i and j is x_i·W_Q·R·W_Kᵀ·x_jᵀ / √d, where the rotatio
 """
 
 import math
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +18,11 @@ from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from helpers.maths import Seed, attention_weights, causal_mask, gaussian, generator
-from helpers.maths.checks import integer, is_true, own_precision
-from helpers.models.files import read_verified
+from helpers.maths.checks import integer, own_precision, unicode_text
+from helpers.models import Transform, read_verified
+from helpers.models.transformer import check_ids
 
-DECODER_FILE = Path(__file__).parents[1] / "data" / "decoder.safetensors"
+DECODER_FILE = Path(__file__).with_name("decoder.safetensors")
 DECODER_SHA256 = "aee6cff7a15852f63a15e26d2ebf45782fd78d0bdc7219304fa6bf7ecbdb2fb4"
 
 BYTES = 256
@@ -30,9 +30,6 @@ BYTES = 256
 
 ROTATION_BASE = 1000.0
 """Slowest rotation: one turn in about 2π·1000 tokens, slow enough for contexts of 256."""
-
-Transform = Callable[[int, Tensor], Tensor]
-"""``transform(layer, A) -> A`` with A of shape (batch, heads, n, n); may return any such tensor."""
 
 
 class Block(nn.Module):
@@ -165,7 +162,7 @@ def rotate(rows: Float[Tensor, "*batch n d"]) -> Float[Tensor, "*batch n d"]:
 
 
 def load_decoder(path: Path | str = DECODER_FILE) -> Decoder:
-    """The trained decoder (seed 0 of ``experiments.decoder_seeds``), in float64 and evaluation mode.
+    """The trained decoder (seed 0 of ``decoder_seeds``), in float64 and evaluation mode.
 
     Raises :class:`helpers.models.files.ModelFileError` when the file is missing or its SHA-256 is not
     DECODER_SHA256; nothing is read from a file that fails.
@@ -176,14 +173,23 @@ def load_decoder(path: Path | str = DECODER_FILE) -> Decoder:
     return decoder.double().eval().requires_grad_(False)
 
 
-def check_ids(ids: object, name: str, vocabulary: int, most: int | None) -> None:
-    """TypeError unless ``ids`` is an int64 tensor, ValueError for more than ``most`` or an unknown one."""
-    if not isinstance(ids, Tensor) or ids.dtype != torch.int64:
-        kind = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
-        inner = "; pass its .input_ids" if hasattr(ids, "input_ids") else ""
-        raise TypeError(f"{name} must be an int64 tensor, not {kind}{inner}")
-    if most is not None and ids.size(-1) > most:
-        raise ValueError(f"{name} must be at most {most} tokens, not {ids.size(-1)}")
-    if is_true(((ids < 0) | (ids >= vocabulary)).any(), name):
-        low, high = int(ids.min()), int(ids.max())
-        raise ValueError(f"{name} must lie in 0 … {vocabulary - 1}, but run {low} … {high}")
+def encode(text: str) -> Int64[Tensor, "bytes"]:
+    """The UTF-8 bytes of ``text`` as token ids; ValueError for a character that has none."""
+    return torch.tensor(list(unicode_text(text, "text").encode()))
+
+
+def windows(text: str, context: int, count: int) -> Int64[Tensor, "count context_plus_1"]:
+    """``count`` windows of ``context`` + 1 bytes, evenly spread over ``text`` and not overlapping.
+
+    The extra byte is the last target. ValueError when the text is too short for them.
+    """
+    tokens = encode(text)
+    length = integer(context, "context", least=1) + 1
+    count = integer(count, "count", least=1)
+    if len(tokens) < count * length:
+        raise ValueError(
+            f"text must hold count = {count} windows of {length} bytes = {count * length} bytes, "
+            f"not {len(tokens)}"
+        )
+    starts = torch.arange(count) * (len(tokens) // count)
+    return tokens[starts[:, None] + torch.arange(length)]

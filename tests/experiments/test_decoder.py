@@ -6,10 +6,11 @@ from math import cos, sin
 import pytest
 import torch
 
+from experiments.decoder import DECODER_FILE, Decoder, encode, load_decoder, rotate, windows
 from experiments.decoder_measures import bits_per_byte
-from helpers.data import heldout_text, windows
+from helpers.data import heldout_text
 from helpers.maths import attention_weights, causal_mask, gaussian, truncate
-from helpers.models import DECODER_FILE, Decoder, ModelFileError, load_decoder, rotate
+from helpers.models import ModelFileError
 
 BATCH = windows(heldout_text(), 24, 2)  # (2, 25): 24 inputs, and the last target
 TOKENS = BATCH[:, :-1]
@@ -161,7 +162,6 @@ def test_no_other_file_is_read(tmp_path, kind):
         (TOKENS.repeat(1, 2), "at most 32 .*48"),
         (TOKENS + 200, "0 … 255"),
         (TOKENS - 100, "0 … 255"),
-        (TOKENS.to("meta"), "can be read"),
     ],
 )
 def test_wrong_tokens_are_named(bad, said):
@@ -183,3 +183,23 @@ def test_wrong_sizes_are_named(name, bad):
     sizes = {"seed": 0, "width": 16, "layers": 1, "heads": 2, "context": 8}
     with pytest.raises((ValueError, TypeError), match=f"^{name} must be .*not {bad}"):
         Decoder(**{**sizes, name: bad})
+
+
+def test_text_is_its_bytes_and_windows_cut_it_without_overlap():
+    assert encode("né").tolist() == [110, 195, 169]
+    letters = "".join(chr(33 + i) for i in range(90))
+    rows = windows(letters, 9, 7)
+    assert rows.shape == (7, 10)
+    assert len(set(rows.flatten().tolist())) == 70
+    assert bytes(rows[1].tolist()).decode() in letters
+
+
+def test_texts_that_cannot_be_cut_into_windows_are_named():
+    for arguments, said in (
+        (("abcdefghijklmn", 4, 3), "text must hold count = 3 windows .*not 14"),
+        (("abc", 0, 1), "context must be at least 1"),
+        (("abc", 1, 0), "count must be at least 1"),
+        (("caf\udce9", 1, 1), r"text must be Unicode text, .* 3, '\\udce9'"),
+    ):
+        with pytest.raises(ValueError, match=f"^{said}"):
+            windows(*arguments)
