@@ -1,9 +1,10 @@
-"""The bench of prefixes: what it reads and asks, and one stored row measured again."""
+"""The bench of prefixes and its hard layers: what they read and ask, and one stored row measured again."""
 
 import pytest
 import torch
 
-from experiments import prefix_bench
+from experiments import prefix_bench, prefix_heads
+from experiments.prefix_rivals import window
 from helpers.models import smollm
 
 
@@ -54,3 +55,24 @@ def test_half_of_one_layer_and_as_many_tokens_in_the_mean():
     keys = torch.zeros(2, 40, 3)
     reading = prefix_bench.ReadPrefix(None, torch.arange(40), [(keys, keys, 1.0)] * 5, keys[0, 0])
     assert prefix_bench.half_of(2, reading, 8).tolist() == [5, 20, 5, 5, 5]
+
+
+# --- Which layers and heads are hard (prefix_heads): here, since both read the same prefix -------------
+
+
+def test_whole_prefixes_have_no_error_and_fewer_keys_have_some():
+    reading = prefix_bench.read("dialogue")[0]
+    full = reading.compact(method="full")
+    assert prefix_heads.head_errors(full, "dialogue").max() < 2e-3  # float16
+    few = prefix_heads.head_errors(window(reading, 64), "dialogue")
+    assert few.shape == (30, 9)
+    assert few.median() > 0.01
+
+
+def test_stored_rows_agree_on_the_hardest_layer():
+    rows = prefix_heads.load_results()
+    assert set(rows) == set(prefix_heads.NAMES)
+    for row in rows.values():
+        assert row["errors"].shape == row["k99"].shape == row["sink"].shape == (30, 9)
+        assert int(row["recall"].argmax()) + 1 == 19
+        assert float(row["recall"].max() / row["recall"].sum()) > 0.5
