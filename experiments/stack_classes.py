@@ -1,4 +1,4 @@
-"""Which class of operators does each depth of a stack choose on tasks that nobody planted?
+"""Which class of operators does each depth of a stack choose on tasks without a planted order?
 
 Digits read as sequences and characters of real text; a task whose labels need near, alike and far tokens at once; each
 beside its null with the tokens in one random order. And what an untrained stack says, which has every class in every layer.
