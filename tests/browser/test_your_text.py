@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Visit
+from conftest import MOST_MILLISECONDS, Visit
 from playwright.sync_api import Page, expect
 from test_pages import CUT_OFF, UNDESCRIBED, UNNAMED_TABLES, UNREACHED, axe_violations
 
@@ -37,7 +37,7 @@ def compute(page: Page, text: str) -> str:
     status.evaluate("status => status.replaceChildren()")
     page.get_by_label("Your text").fill(text)
     page.get_by_role("button", name="Compute attention").press("Enter")
-    expect(status).to_have_text(re.compile("Done|nothing|did not load"))
+    expect(status).to_have_text(re.compile("Done|nothing|did not load"), timeout=MOST_MILLISECONDS)
     return status.inner_text()
 
 
