@@ -3,13 +3,13 @@
 import pytest
 import torch
 import transformers
+from random_models import KEY_HEADS, LAYERS, TEXT, WIDTH, N, random_model
 
 from experiments import prefix_rivals
 from helpers.maths import truncate
 from helpers.models import read_prefix
 from helpers.models.prefix import heavy_keys
 
-N, LAYERS, KEY_HEADS, WIDTH = 40, 2, 2, 32
 RIVALS = {
     "window": prefix_rivals.window,
     "expected attention": prefix_rivals.expected_attention,
@@ -23,23 +23,7 @@ RIVALS = {
 
 @pytest.fixture(scope="module")
 def model():
-    config = transformers.LlamaConfig(
-        hidden_size=64,
-        num_hidden_layers=LAYERS,
-        num_attention_heads=4,
-        num_key_value_heads=KEY_HEADS,
-        head_dim=WIDTH,
-        intermediate_size=64,
-        vocab_size=50,
-        max_position_embeddings=100,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = transformers.AutoModelForCausalLM.from_config(config)
-        for weight in model.parameters():
-            if weight.ndim == 2:
-                torch.nn.init.normal_(weight, std=0.3)
-    return model.eval()
+    return random_model(transformers.LlamaConfig(**TEXT))
 
 
 @pytest.fixture(scope="module")

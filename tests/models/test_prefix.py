@@ -3,34 +3,14 @@
 import pytest
 import torch
 import transformers
+from random_models import KEY_HEADS, LAYERS, TEXT, WIDTH, N, random_model
 from transformers import DynamicCache
 
 from helpers.models import compact_prefix, read_prefix
 from helpers.models.prefix import BITS, METHODS
 
-N, LAYERS, KEY_HEADS, WIDTH = 40, 2, 2, 32
-TEXT = {
-    "hidden_size": 64,
-    "num_hidden_layers": LAYERS,
-    "num_attention_heads": 4,
-    "num_key_value_heads": KEY_HEADS,
-    "head_dim": WIDTH,
-    "intermediate_size": 64,
-    "vocab_size": 50,
-    "max_position_embeddings": 100,
-}
 FAMILIES = {"llama": transformers.LlamaConfig(**TEXT), "qwen3": transformers.Qwen3Config(**TEXT)}
 QUICK = {"landmarks": {"steps": 5}, "landmarks without mass": {"steps": 5}}
-
-
-def random_model(config, auto=transformers.AutoModelForCausalLM):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        model = auto.from_config(config)
-        for weight in model.parameters():
-            if weight.ndim == 2:
-                torch.nn.init.normal_(weight, std=0.3)
-    return model.eval()
 
 
 @pytest.fixture(scope="module", params=FAMILIES)

@@ -1,8 +1,9 @@
-"""Any transformer's attention: small random models of six families, and the book's own decoder."""
+"""Any transformer's attention: small random models of six families."""
 
 import pytest
 import torch
 import transformers
+from random_models import random_model
 
 from helpers.maths import attention_weights, causal_mask
 from helpers.models import (
@@ -32,16 +33,9 @@ CAUSAL = ("gpt2", "llama", "qwen3")
 @pytest.fixture
 def model(request):
     """A random model of the family asked for, with weights that make attention far from uniform."""
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        if request.param in CAUSAL:
-            model = transformers.AutoModelForCausalLM.from_config(CONFIGURATIONS[request.param])
-        else:
-            model = transformers.AutoModel.from_config(CONFIGURATIONS[request.param])
-        for weight in model.parameters():
-            if weight.ndim == 2:
-                torch.nn.init.normal_(weight, std=0.3)
-    return model
+    causal = request.param in CAUSAL
+    auto = transformers.AutoModelForCausalLM if causal else transformers.AutoModel
+    return random_model(CONFIGURATIONS[request.param], auto)
 
 
 def inputs(model):
