@@ -18,7 +18,14 @@ from typing import Any
 
 from playwright.sync_api import Browser, BrowserType, Error, sync_playwright
 
-PROGRAMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# The first draws no window, in a fifth less time; Debian has it.
+PROGRAMS = (
+    "chromium-headless-shell",
+    "chromium",
+    "chromium-browser",
+    "google-chrome",
+    "google-chrome-stable",
+)
 CHANNELS = ("chrome", "msedge", "chromium")  # Playwright knows where the first two are installed
 MOST_SECONDS = 300
 ADVICE = "no browser: install Chromium, Chrome or Edge, or set BOOK_BROWSER to the path of one"
@@ -54,7 +61,8 @@ def installers() -> Iterator[list[str]]:
     yield [sys.executable, "-m", "playwright", "install", "chromium-headless-shell"]
     if os.name != "nt" and os.geteuid() == 0 and shutil.which("apt-get"):
         yield ["apt-get", "-qq", "update"]
-        yield ["apt-get", "-qq", "-y", "install", "--no-install-recommends", "chromium"]
+        for package in PROGRAMS[:2]:
+            yield ["apt-get", "-qq", "-y", "install", "--no-install-recommends", package]
 
 
 def ensure() -> str:
