@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import ast
 import json
-import re
 from collections import Counter
 from functools import cache
 from html import escape
@@ -270,19 +269,12 @@ class ClaimList(SphinxDirective):
 
     def measurement(self, claim: claims.Claim) -> str:
         number, spread = number_of(self.env, claim)
-        reference, tolerance = (exact(value, claim) for value in (claim.reference, claim.tolerance))
-        rule = f"; the claim holds if the number is {self.rule(claim)}" if claim.holds_if else ""
+        reference, tolerance = (claim.exact(value) for value in (claim.reference, claim.tolerance))
+        rule = f"; the claim holds if the number is {claim.rule()}" if claim.holds_if else ""
         return (
             f"Measured: {claim.measure}: **{number}** ({spread}). "
             f"Reference {reference} ± {tolerance}{rule}."
         )  # fmt: skip
-
-    @staticmethod
-    def rule(claim: claims.Claim) -> str:
-        """The decision rule in the unit of the number: "at least 95%" for ">= 0.95" and ".0%"."""
-        comparison, bound = claim.holds_if.split()
-        words = {">=": "at least", "<=": "at most", ">": "above", "<": "below"}
-        return f"{words[comparison]} {exact(float(bound), claim)}"
 
     def parse(self, text: str, parent: nodes.Element) -> None:
         self.state.nested_parse(
@@ -296,17 +288,6 @@ def add_filter(
     """Only the ledger's page loads the script of its filter."""
     if page == LEDGER_PAGE:
         app.add_js_file("ledger.js")
-
-
-def exact(value: float, claim: claims.Claim) -> str:
-    """A number of the claim's entry with all its digits, in the unit of the claim.
-
-    The claim's own format rounds, and a rounded rule would decide some claims otherwise.
-    """
-    if claim.format.endswith("%"):
-        return f"{100 * value:g}%".replace("-", "−")
-    text = f"{value:g}"
-    return re.sub(r"e-0?(\d+)", r"e−\1", text).replace("-", "−")
 
 
 def _slug(text: str) -> str:

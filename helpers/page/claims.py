@@ -17,7 +17,7 @@ import yaml
 from IPython.display import HTML, display
 from torch import Tensor
 
-from helpers.page.numbers import Printed, median, median_range, printed, spread
+from helpers.page.numbers import median, median_range, printed, spread
 
 LEDGER = Path(__file__).parents[2] / "book" / "claims.yml"
 NOTES = ("factorization", "spectrum", "softmax-QK")
@@ -28,6 +28,7 @@ VERDICTS = (*PASSING, "fails", "not testable as stated", UNTESTED)
 SYMBOLS = dict(zip(VERDICTS, "✓✎✗?…", strict=True))
 ON_PURPOSE = "If you have changed the experiment on purpose, go on with the next cell."
 COMPARISONS = {">=": operator.ge, "<=": operator.le, ">": operator.gt, "<": operator.lt}
+RULES = dict(zip(COMPARISONS, ("at least", "at most", "above", "below"), strict=True))
 
 
 class ClaimError(AssertionError):
@@ -64,6 +65,17 @@ class Claim:
             return True
         comparison, bound = self.holds_if.split()
         return COMPARISONS[comparison](value, float(bound)) == (self.verdict in PASSING)
+
+    def rule(self) -> str:
+        """``holds_if`` in words and in the unit of the number: "at least 95%" for ">= 0.95" and ".0%"."""
+        comparison, bound = self.holds_if.split()
+        return f"{RULES[comparison]} {self.exact(float(bound))}"
+
+    def exact(self, value: float) -> str:
+        """A number of the entry with all its digits: ``format`` rounds, and a rounded rule may decide otherwise."""
+        if self.format.endswith("%"):
+            return f"{100 * value:g}%".replace("-", "−")
+        return re.sub(r"e-0?(\d+)", r"e−\1", f"{value:g}").replace("-", "−")
 
 
 @functools.cache
@@ -107,16 +119,15 @@ def judge(id_: str, measured: Tensor | float | None = None) -> None:
         raise ValueError(f"{id_} is judged here ({value=}), but the ledger calls it {UNTESTED!r}")
     if (value is None) != (claim.measure is None) or value != value:
         raise ValueError(f"measured must be the ledger's {claim.measure!r} for {id_}, not {value}")
-    if value is None:
-        _judged[id_] = Printed("–")
-    else:
+    number = ""
+    if value is not None:
         _hold_against(claim, value)
         bind(id_, value, claim.format, tolerance=claim.tolerance)
-        _judged[id_] = printed(value, claim.format, claim.tolerance)
+        number = printed(value, claim.format, claim.tolerance)
         if isinstance(measured, Tensor) and measured.numel() > 1:
             bind(f"{id_}_spread", spread(measured, claim.format, claim.tolerance))
-            _judged[id_] = median_range(measured, claim.format, claim.tolerance)
-    display(HTML(card(claim, _judged[id_])))
+            number = median_range(measured, claim.format, claim.tolerance)
+    display(HTML(card(claim, number)))
 
 
 def _hold_against(claim: Claim, value: float) -> None:
@@ -129,22 +140,6 @@ def _hold_against(claim: Claim, value: float) -> None:
     raise ClaimError(f"{claim.id}: measured {value:.6g}, {said}. {ON_PURPOSE}")
 
 
-_judged: dict[str, Printed] = {}
-
-
-def verdicts(chapter: int) -> list[list[str]]:
-    """Rows (claim, verdict, measured, rule) of the chapter's claims that this session has judged.
-
-    The others are judged in the chapter's other notebook, itself or its evidence. Raises KeyError if
-    none has been judged yet.
-    """
-    claims = [claim for claim in ledger().values() if claim.chapter == chapter]
-    judged = [claim for claim in claims if claim.id in _judged]
-    if not judged:
-        raise KeyError(f"no claim of chapter {chapter} is judged yet; run the cells that do")
-    return [[c.id, f"{SYMBOLS[c.verdict]} {c.verdict}", _judged[c.id], _rule(c)] for c in judged]
-
-
 def card(claim: Claim, number: str) -> str:
     """The verdict as a small HTML card, with the id that the ledger page links to."""
     lines = [
@@ -153,7 +148,7 @@ def card(claim: Claim, number: str) -> str:
     ]
     within = ""
     if claim.measure:
-        rule = html.escape(f", holds if {_rule(claim)}" if claim.holds_if else "")
+        rule = f", holds if {claim.rule()}" if claim.holds_if else ""
         number = f"{_plain(claim.measure)} = <b>{html.escape(number)}</b>{rule}"
         lines.append(f"<span>Measured: {number}</span>")
         within = f' data-tolerance="{claim.tolerance:g}"'
@@ -179,10 +174,6 @@ def bind(
         metadata["tolerance"] = tolerance
     record = {"application/papermill.record/text/plain": repr(str(value))}
     display(record, raw=True, metadata=metadata)
-
-
-def _rule(claim: Claim) -> str:
-    return (claim.holds_if or "–").replace("<=", "≤").replace(">=", "≥").replace(" -", " −")
 
 
 def _plain(markdown: str) -> str:

@@ -300,22 +300,6 @@ def test_a_claim_is_tested_where_its_card_is(tmp_path: Path) -> None:
         ledger_page.tested_page(env, SimpleNamespace(id="S04", chapter=3))
 
 
-@pytest.mark.parametrize(
-    ("rule", "form", "words"),
-    [
-        (">= 0.95", ".0%", "at least 95%"),
-        (">= 3.5", ".0f", "at least 3.5"),  # rounded, it would decide otherwise
-        ("<= 1e-6", ".2f", "at most 1e−6"),
-        ("<= -0.9", ".2f", "at most −0.9"),
-        ("< 2", ".1f", "below 2"),
-        ("> 1", "g", "above 1"),
-    ],
-)
-def test_a_rule_is_put_into_words(rule: str, form: str, words: str) -> None:
-    claim = SimpleNamespace(holds_if=rule, format=form)
-    assert ledger_page.ClaimList.rule(claim) == words
-
-
 def test_no_claim_is_left_untested() -> None:
     claims = ledger_page.claims
     assert [c.id for c in claims.ledger().values() if c.verdict == claims.UNTESTED] == []
