@@ -48,10 +48,11 @@ def launch(chromium: BrowserType, **options: Any) -> Browser:
     """The first browser that starts; SystemExit if none does."""
     # Chromium refuses its sandbox to root, which is who runs in containers.
     sandbox = [] if os.name == "nt" or os.geteuid() else ["--no-sandbox"]
+    arguments = [*sandbox, "--font-render-hinting=none"]  # hinted letters have gaps in a PDF
     problem = ""
     for place in places():
         try:
-            return chromium.launch(args=sandbox, **place, **options)
+            return chromium.launch(args=arguments, **place, **options)
         except Error as error:
             problem = problem or str(error).strip().splitlines()[0]
     sys.exit(f"{ADVICE} ({problem})")
