@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float64
-from scipy.stats import theilslopes
 from torch import Tensor
 
 RESULTS = Path(__file__).parents[2] / "benchmarks" / "results.json"
@@ -60,6 +59,8 @@ def exponent(timings: dict[int, Timing], least: int = 0) -> tuple[float, float, 
     The slope is the median over all pairs of rounds of different size (Theil 1950, Sen 1968), so a
     round that another process delayed counts for little. Raises ValueError for fewer than two sizes.
     """
+    from scipy.stats import theilslopes  # half a second, which every notebook would pay
+
     sizes = [size for size in timings if size >= least]
     if len(sizes) < 2:
         raise ValueError(f"timings must hold two sizes of at least {least}, not {sizes}")

@@ -164,8 +164,10 @@ def test_bytes():
     assert bytes_of(512, 64, rank=32) == whole / 2 + 64 * 32 * 2
 
 
-def test_stored_cache_losses_measured_again():
-    again, stored = cache_bits.run(4), cache_bits.load_cache()
+def test_stored_cache_losses_measured_again(monkeypatch):
+    stored, some = cache_bits.load_cache(), ("32 of 64 dimensions", "8 bits", "3 bits")
+    monkeypatch.setattr(cache_bits, "METHODS", {name: METHODS[name] for name in some})
+    again = cache_bits.run(4)
     for name, value in again.items():
-        assert value == pytest.approx(float(stored[name][4]), abs=0.02 if name != "2 bits" else 0.5)
+        assert value == pytest.approx(float(stored[name][4]), abs=0.02)
     assert again["8 bits"] - again["full"] < 0.01 < again["none"] - again["full"]
