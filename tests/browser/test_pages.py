@@ -213,8 +213,6 @@ def test_page(visit: Visit, name: str) -> None:
 def test_pages_are_read_without_javascript(visit: Visit) -> None:
     page = visit.page
     for name in PAGES:
-        if "evidence" in name and explorers_in_notebook(name) == 0:
-            continue  # the chapters have all else that it has
         page.set_viewport_size({"width": 1280 if name == CHAPTER else 360, "height": 800})
         page.goto(f"{visit.base}/{name}.html")
         assert page.locator("main h1:visible").count() == 1
